@@ -1,0 +1,154 @@
+// base/: CRC vector, buffer pool bounds, run queue order, tasks and calls, and the ring under two threads.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/completion.h"
+#include "base/crc32c.h"
+#include "base/random.h"
+#include "base/result.h"
+#include "base/spsc_ring.h"
+#include "base/task.h"
+
+namespace basalt {
+namespace {
+
+TEST(Crc32c, KnownValueAndContinuation) {
+  EXPECT_EQ(crc32c(as_bytes("123456789")), 0xE3069283u);
+  EXPECT_EQ(crc32c(as_bytes("6789"), crc32c(as_bytes("12345"))), 0xE3069283u);
+}
+
+TEST(BufferPool, AlignsReusesAndRefusesBeyondItsLimit) {
+  BufferPool pool({.bytes_max = 200'000, .kept_bytes_max = 1 << 20});
+  Buffer a = pool.take(100);
+  ASSERT_TRUE(a);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(a.data()) % 4096, 0u);
+  Buffer b = pool.take(131072);
+  ASSERT_TRUE(b);
+  EXPECT_FALSE(pool.take(131072));        // over the limit
+  EXPECT_FALSE(pool.take(10'000'000));    // larger than any class
+  uint8_t* address = b.data();
+  b.release();
+  EXPECT_EQ(pool.take(131072).data(), address);
+}
+
+TEST(RunQueue, RunsInOrderAndLeavesNewWorkForTheNextRound) {
+  struct Note : Completion {
+    std::vector<int>* out;
+    RunQueue* queue;
+    Note* then;
+    int number;
+  };
+  RunQueue queue;
+  std::vector<int> out;
+  auto run = [](Completion& c) {
+    auto& note = static_cast<Note&>(c);
+    note.out->push_back(note.number);
+    if (note.then != nullptr) note.queue->post(*note.then);
+  };
+  Note third, second, first;
+  for (Note* note : {&first, &second, &third}) {
+    note->fn = run;
+    note->out = &out;
+    note->queue = &queue;
+    note->then = nullptr;
+  }
+  first.number = 1, second.number = 2, third.number = 3;
+  first.then = &third;
+  queue.post(first);
+  queue.post(second);
+  EXPECT_EQ(queue.run(), 2u);
+  EXPECT_EQ(out, (std::vector{1, 2}));
+  EXPECT_EQ(queue.run(), 1u);
+  EXPECT_EQ(out, (std::vector{1, 2, 3}));
+}
+
+struct Double : Completion {
+  int in;
+  Result<int> result;
+  explicit Double(int value) : in(value) {}
+};
+
+Task<Result<int>> doubled(RunQueue& queue, int value) {
+  Call<Double> call([&](Double& request) {
+    if (request.in < 0) {
+      request.result = fail(Code::kInvalid, "negative");
+    } else {
+      request.result = request.in * 2;
+    }
+    queue.post(request);
+  }, value);
+  CO_TRY(result, call);
+  co_return result;
+}
+
+Task<Result<int>> four_times(RunQueue& queue, int value) {
+  CO_TRY(once, doubled(queue, value));
+  CO_TRY(twice, doubled(queue, once));
+  co_return twice;
+}
+
+TEST(Task, AwaitsCallsAndPassesErrors) {
+  RunQueue queue;
+  auto good = four_times(queue, 5);
+  good.start();
+  while (!good.done()) ASSERT_GT(queue.run(), 0u);
+  EXPECT_EQ(*good.result(), 20);
+  auto bad = four_times(queue, -1);
+  bad.start();
+  while (!bad.done()) ASSERT_GT(queue.run(), 0u);
+  ASSERT_FALSE(bad.result());
+  EXPECT_EQ(bad.result().error().code, Code::kInvalid);
+}
+
+TEST(SpscRing, RefusesWhenFullAndWraps) {
+  SpscRing ring(256);
+  const std::vector<uint8_t> frame(56, 7);
+  int pushed = 0;
+  while (ring.push(frame)) ++pushed;
+  EXPECT_EQ(pushed, 4);
+  EXPECT_EQ(ring.drain(1, [&](Bytes bytes) { EXPECT_EQ(bytes.size(), 56u); }), 1u);
+  EXPECT_TRUE(ring.push(frame));
+  EXPECT_FALSE(ring.push(frame));
+  EXPECT_EQ(ring.drain(100, [](Bytes) {}), 4u);
+  EXPECT_TRUE(ring.empty());
+}
+
+TEST(SpscRing, CarriesEveryFrameBetweenThreads) {
+  SpscRing ring(4096);
+  constexpr uint32_t kFrames = 200'000;
+  std::thread producer([&] {
+    std::vector<uint8_t> frame;
+    for (uint32_t i = 0; i < kFrames; ++i) {
+      frame.assign(4 + i % 97, static_cast<uint8_t>(i));
+      std::memcpy(frame.data(), &i, 4);
+      while (!ring.push(frame)) std::this_thread::yield();
+    }
+  });
+  uint32_t expected = 0;
+  while (expected < kFrames) {
+    const size_t got = ring.drain(64, [&](Bytes bytes) {
+      uint32_t i = 0;
+      std::memcpy(&i, bytes.data(), 4);
+      ASSERT_EQ(i, expected);
+      ASSERT_EQ(bytes.size(), 4 + i % 97);
+      if (bytes.size() > 4) {
+        ASSERT_EQ(bytes.back(), static_cast<uint8_t>(i));
+      }
+      ++expected;
+    });
+    if (got == 0) std::this_thread::yield();
+  }
+  producer.join();
+}
+
+TEST(Random, AlphanumericHasTheLengthAndVaries) {
+  EXPECT_EQ(random_alphanumeric(40).size(), 40u);
+  EXPECT_NE(random_alphanumeric(40), random_alphanumeric(40));
+}
+
+}  // namespace
+}  // namespace basalt
