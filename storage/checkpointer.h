@@ -1,0 +1,90 @@
+// Checkpointer: writes frozen overlays into the indexes, on a thread of its own (one per core),
+// because a commit syncs and nothing that syncs may run on a loop.
+//
+// The core freezes its shards and calls start(); the thread commits each shard and wakes the core;
+// the core calls take().
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "base/result.h"
+#include "storage/engine.h"
+#include "storage/files.h"
+#include "storage/index.h"
+#include "storage/overlay.h"
+#include "storage/shard_state.h"
+
+namespace basalt::storage {
+
+// One transaction up to here; a larger overlay is split, so that LMDB (0.9.24, at most 131,071
+// dirty pages) never has to spill. Only the last part moves `applied`: what a crash leaves of the
+// others is written again by the replay.
+constexpr size_t kCheckpointEntriesUnsplit = 100'000;
+constexpr size_t kCheckpointEntriesPerPart = 64 * 1024;
+constexpr size_t kCheckpointBytesPerPart = 128u << 20;
+
+// Objects and bytes per space over all shards, as of the last checkpoints. Any thread.
+class SpaceTotals {
+ public:
+  void add(uint64_t space, const SpaceSum& change);
+  SpaceSum of(uint64_t space) const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::unordered_map<uint64_t, SpaceSum> sums_;
+};
+
+// Writes `overlay` into `index`; with `position`, everything up to there is then in the index.
+// Blocks; on failure what was committed is legal (see above) and nothing else changed.
+Status checkpoint_overlay(Index& index, const Overlay& overlay, const LogPosition* position,
+                          SpaceTotals& totals);
+
+class Checkpointer {
+ public:
+  // `wake` is called on the checkpointer's thread: when a checkpoint is done, and every `tick_ms`
+  // so that a sleeping core looks at its interval.
+  Checkpointer(SpaceTotals& totals, EngineStats& stats, uint32_t tick_ms,
+               std::function<void()> wake);
+  ~Checkpointer();  // waits for a running checkpoint
+
+  // Core's thread; not while busy(). Each shard has a frozen overlay that nobody touches until
+  // take().
+  void start(const LogPosition& position, std::vector<ShardState*> shards);
+  bool busy() const { return busy_; }
+  struct Outcome {
+    Status status;
+    LogPosition position;
+  };
+  std::optional<Outcome> take();
+  // Destroys an overlay on the thread: freeing 100,000 entries would stall the loop.
+  void bury(std::unique_ptr<Overlay> overlay);
+
+ private:
+  void run();
+
+  SpaceTotals& totals_;
+  EngineStats& stats_;
+  const uint32_t tick_ms_;
+  const std::function<void()> wake_;
+  bool busy_ = false;  // core's thread
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stop_ = false;
+  bool wanted_ = false;
+  LogPosition position_;
+  std::vector<ShardState*> shards_;
+  std::optional<Outcome> outcome_;
+  std::vector<std::unique_ptr<Overlay>> buried_;
+  std::thread thread_;
+};
+
+}  // namespace basalt::storage

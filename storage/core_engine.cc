@@ -1,0 +1,204 @@
+#include "storage/core_engine.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace basalt::storage {
+
+namespace {
+// Below the low-water mark deletes wait for a checkpoint before their space is free: then it comes
+// soon.
+constexpr uint64_t kLowWaterCheckpointNs = 1'000'000'000;
+constexpr uint32_t kTickMsMax = 15'000;
+}  // namespace
+
+LocalCore::LocalCore(const Parts& parts, unsigned core, Io& io, RunQueue& run_queue,
+                     BufferPool& buffers)
+    : parts_(parts), core_(core), run_queue_(run_queue) {
+  event_fd_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  BASALT_CHECK(event_fd_ >= 0);
+  lane_ = make_lane(parts_.files, core, io, run_queue, stats_);
+  blobs_ = make_blob_store(parts_.files, core, parts_.options, io, run_queue, buffers, stats_);
+  for (unsigned shard = core; shard < parts_.states.size(); shard += parts_.options.core_count) {
+    own_shards_.push_back(shard);
+    shards_.push_back(
+        std::make_unique<LocalShard>(*parts_.states[shard], parts_.files, *lane_, run_queue));
+  }
+  checkpointed_lsn_ = parts_.files.superblock().epoch << kLsnEpochShift;
+  checkpoint_ended_ns_ = parts_.clock.monotonic_ns();
+  marker_.core = this;
+  marker_.fn = [](Completion& completion) { static_cast<Marker&>(completion).core->freeze(); };
+  const uint32_t tick_ms =
+      std::clamp<uint32_t>(parts_.options.checkpoint_interval_ms / 2, 10, kTickMsMax);
+  checkpointer_ =
+      std::make_unique<Checkpointer>(parts_.totals, stats_, tick_ms, [this] { wake(); });
+  relocator_ = std::make_unique<Relocator>(
+      [this](unsigned number) -> MetaShard& { return shard(number); }, *blobs_, parts_.damaged);
+}
+
+LocalCore::~LocalCore() {
+  parts_.detach(*this);
+  BASALT_CHECK(phase_ == Phase::kIdle || phase_ == Phase::kFailed);
+  checkpointer_.reset();
+  relocator_.reset();
+  lane_.reset();
+  blobs_.reset();
+  shards_.clear();
+  ::close(event_fd_);
+}
+
+MetaShard& LocalCore::shard(unsigned shard) {
+  BASALT_CHECK(shard % parts_.options.core_count == core_ && shard < parts_.states.size());
+  return *shards_[shard / parts_.options.core_count];
+}
+
+void LocalCore::wake() {
+  // The eventfd first: poll() reads it when it sees the flag, and must find it written.
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(event_fd_, &one, sizeof one);
+  woken_.store(true, std::memory_order_release);
+}
+
+bool LocalCore::offer(const Relocation& relocation) {
+  if (!relocator_->offer(relocation)) return false;
+  wake();
+  return true;
+}
+
+void LocalCore::request_checkpoint() {
+  checkpoint_requested_.store(true, std::memory_order_release);
+  wake();
+}
+
+bool LocalCore::poll() {
+  bool did = lane_->poll();
+  if (woken_.load(std::memory_order_relaxed) && woken_.exchange(false, std::memory_order_acquire)) {
+    uint64_t count;
+    [[maybe_unused]] const ssize_t got = ::read(event_fd_, &count, sizeof count);
+    did = true;
+  }
+  did |= relocator_->poll();
+  did |= drive_checkpoint();
+  if (stopped_ != nullptr) drive_stop();
+  return did;
+}
+
+void LocalCore::count_overlay() {
+  uint64_t entries = 0, bytes = 0;
+  for (const unsigned shard : own_shards_) {
+    entries += parts_.states[shard]->entries();
+    bytes += parts_.states[shard]->bytes();
+  }
+  stats_.overlay_entries.store(entries, std::memory_order_relaxed);
+  stats_.overlay_bytes.store(bytes, std::memory_order_relaxed);
+}
+
+bool LocalCore::checkpoint_wanted(const LogPosition& position) {
+  // Nothing new in the log: then neither overlays nor positions have anything to say.
+  if (position.lsn <= checkpointed_lsn_) {
+    checkpoint_requested_.store(false, std::memory_order_relaxed);
+    return false;
+  }
+  if (checkpoint_requested_.exchange(false, std::memory_order_acquire)) return true;
+  const EngineOptions& options = parts_.options;
+  size_t entries = 0;
+  bool dropped = false;
+  for (const unsigned shard : own_shards_) {
+    entries += parts_.states[shard]->active_entries();
+    dropped |= parts_.states[shard]->has_dropped();
+  }
+  const uint64_t since_ns = parts_.clock.monotonic_ns() - checkpoint_ended_ns_;
+  return entries >= options.checkpoint_entries ||
+         lane_->bytes_since_checkpoint() >= options.checkpoint_log_bytes ||
+         // Half of the bound: so that writes need not wait while the other half is being written.
+         stats_.overlay_bytes.load(std::memory_order_relaxed) >= options.overlay_bytes_max / 2 ||
+         since_ns >= uint64_t{options.checkpoint_interval_ms} * 1'000'000 ||
+         (dropped && since_ns >= kLowWaterCheckpointNs && parts_.files.below_low_water());
+}
+
+bool LocalCore::drive_checkpoint() {
+  bool did = false;
+  if (auto outcome = checkpointer_->take()) {
+    end_checkpoint(std::move(*outcome));
+    did = true;
+  }
+  count_overlay();
+  const bool over =
+      stats_.overlay_bytes.load(std::memory_order_relaxed) > parts_.options.overlay_bytes_max;
+  if (over != held_) {
+    held_ = over;
+    lane_->hold(over);
+  }
+  if (phase_ != Phase::kIdle || !parts_.files.healthy()) return did;
+  const LogPosition position = lane_->durable_position();
+  if (!checkpoint_wanted(position)) return did;
+  begin_checkpoint(position);
+  return true;
+}
+
+void LocalCore::begin_checkpoint(const LogPosition& position) {
+  phase_ = Phase::kMarking;
+  marked_ = position;
+  run_queue_.post(marker_);
+}
+
+void LocalCore::freeze() {
+  std::vector<ShardState*> shards;
+  for (const unsigned shard : own_shards_) {
+    parts_.states[shard]->freeze();
+    shards.push_back(parts_.states[shard].get());
+  }
+  phase_ = Phase::kWriting;
+  // Shards with nothing new too: their position must move on, or the log could never be reused.
+  checkpointer_->start(marked_, std::move(shards));
+}
+
+void LocalCore::end_checkpoint(Checkpointer::Outcome outcome) {
+  checkpoint_ended_ns_ = parts_.clock.monotonic_ns();
+  if (!outcome.status) {
+    // The frozen overlays stay: they are durable in the log and readable, and a restart writes them
+    // again.
+    phase_ = Phase::kFailed;
+    stats_.io_errors.fetch_add(1, std::memory_order_relaxed);
+    log_error("checkpoint failed; writes stop",
+              {{"core", core_}, {"error", outcome.status.error().detail}});
+    parts_.files.poison(outcome.status.error().detail);
+    return;
+  }
+  phase_ = Phase::kIdle;
+  checkpointed_lsn_ = outcome.position.lsn;
+  std::vector<BlobRef> dropped;
+  for (const unsigned shard : own_shards_) checkpointer_->bury(parts_.states[shard]->thaw(dropped));
+  parts_.files.checkpointed(core_, outcome.position.lsn);
+  if (!dropped.empty()) parts_.files.release(dropped);
+}
+
+void LocalCore::stop(Completion& stopped) {
+  BASALT_CHECK(stopped_ == nullptr && !stop_done_);
+  stopped_ = &stopped;
+  for (auto& shard : shards_) shard->stop();
+  relocator_->stop();
+  wake();
+}
+
+void LocalCore::drive_stop() {
+  if (!relocator_->idle() || lane_->queued() != 0) return;
+  for (const auto& shard : shards_) {
+    if (!shard->idle()) return;
+  }
+  if (phase_ == Phase::kMarking || phase_ == Phase::kWriting) return;
+  if (phase_ == Phase::kIdle && parts_.files.healthy()) {
+    const LogPosition position = lane_->durable_position();
+    if (position.lsn > checkpointed_lsn_) return begin_checkpoint(position);
+  }
+  stop_done_ = true;
+  run_queue_.post(*std::exchange(stopped_, nullptr));
+}
+
+}  // namespace basalt::storage

@@ -1,0 +1,245 @@
+#include "storage/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "storage/checkpointer.h"
+#include "storage/core_engine.h"
+#include "storage/files.h"
+#include "storage/garbage.h"
+#include "storage/generated/record_generated.h"
+#include "storage/index.h"
+#include "storage/lane.h"
+#include "storage/shard_state.h"
+
+namespace basalt::storage {
+
+namespace {
+
+class LocalEngine final : public Engine {
+ public:
+  LocalEngine(const EngineOptions& options, const Clock& clock)
+      : options_(options), clock_(clock) {}
+  ~LocalEngine() override {
+    collector_.reset();
+    for (const LocalCore* core : cores_) BASALT_CHECK(core == nullptr);
+  }
+
+  Status recover();
+
+  unsigned shard_count() const override { return static_cast<unsigned>(states_.size()); }
+  uint64_t hash_seed() const override { return files_->superblock().hash_seed; }
+
+  std::unique_ptr<CoreEngine> attach(unsigned core, Io& io, RunQueue& run_queue,
+                                     BufferPool& buffers) override {
+    BASALT_CHECK(core < options_.core_count);
+    auto attached = std::make_unique<LocalCore>(
+        LocalCore::Parts{options_, clock_, *files_, totals_, states_,
+                         [this](uint32_t file) { collector_->file_damaged(file); },
+                         [this, core](LocalCore&) {
+                           const std::lock_guard lock(cores_mutex_);
+                           cores_[core] = nullptr;
+                         }},
+        core, io, run_queue, buffers);
+    const std::lock_guard lock(cores_mutex_);
+    BASALT_CHECK(cores_[core] == nullptr);
+    cores_[core] = attached.get();
+    return attached;
+  }
+
+  bool healthy() const override { return files_->healthy(); }
+  std::string health_text() const override { return files_->health_text(); }
+  SpaceUse space_use() const override { return files_->space_use(); }
+  uint64_t space_bytes(uint64_t space) const override {
+    return static_cast<uint64_t>(std::max<int64_t>(0, totals_.of(space).bytes));
+  }
+  uint64_t space_objects(uint64_t space) const override {
+    return static_cast<uint64_t>(std::max<int64_t>(0, totals_.of(space).objects));
+  }
+
+ private:
+  Status open_indexes();
+  Status replay(bool& damaged);
+  Status checkpoint_all(const LogPosition* position);
+  void set_live_of_indexes();
+  void start_collector();
+
+  const EngineOptions options_;
+  const Clock& clock_;
+  std::unique_ptr<Files> files_;
+  std::vector<std::unique_ptr<Index>> indexes_;
+  std::vector<std::unique_ptr<ShardState>> states_;
+  SpaceTotals totals_;
+  std::set<uint32_t> files_seen_;  // recovery: files whose live bytes were ever set or changed
+
+  std::mutex cores_mutex_;
+  std::vector<LocalCore*> cores_;
+  std::unique_ptr<GarbageCollector> collector_;
+};
+
+Status LocalEngine::open_indexes() {
+  const unsigned count = files_->superblock().shard_count;
+  for (unsigned shard = 0; shard < count; ++shard) {
+    BASALT_TRY(index, Index::open({.directory = files_->shard_directory(shard),
+                                   .shard = shard,
+                                   .map_bytes = options_.lmdb_map_bytes}));
+    for (const auto& [space, sum] : index->space_sums()) totals_.add(space, sum);
+    indexes_.push_back(std::move(index));
+    states_.push_back(std::make_unique<ShardState>(*indexes_.back(), *files_));
+  }
+  return {};
+}
+
+// The live bytes of every file are the sums that the indexes keep; what an earlier step of the
+// recovery counted and no index refers to is none.
+void LocalEngine::set_live_of_indexes() {
+  std::map<uint32_t, int64_t> live;
+  for (const uint32_t file : files_seen_) live[file] = 0;
+  for (const auto& index : indexes_) {
+    for (const auto& [file, sum] : index->file_sums()) live[file] += sum.bytes;
+  }
+  for (const auto& [file, bytes] : live) {
+    files_seen_.insert(file);
+    if (bytes < 0)
+      log_error("live bytes of a file are negative", {{"file", file}, {"bytes", bytes}});
+    files_->set_live(file, std::max<int64_t>(0, bytes));
+  }
+}
+
+// Writes all overlays into the indexes, shards in parallel. The overlays are empty afterwards.
+Status LocalEngine::checkpoint_all(const LogPosition* position) {
+  std::atomic<size_t> next{0};
+  std::mutex mutex;
+  Status result;
+  const auto work = [&] {
+    for (size_t shard = next++; shard < states_.size(); shard = next++) {
+      ShardState& state = *states_[shard];
+      state.freeze();
+      Status status = checkpoint_overlay(*indexes_[shard], *state.frozen(), position, totals_);
+      std::vector<BlobRef> dropped;
+      state.thaw(dropped);
+      const std::lock_guard lock(mutex);
+      for (const BlobRef& blob : dropped) files_seen_.insert(blob.file);
+      if (!status && result) result = std::move(status);
+    }
+  };
+  const size_t helpers =
+      std::min<size_t>(states_.size(), std::max(1u, std::thread::hardware_concurrency())) - 1;
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < helpers; ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+  return result;
+}
+
+Status LocalEngine::replay(bool& damaged) {
+  std::vector<LogPosition> applied;
+  for (const auto& index : indexes_) applied.push_back(index->applied());
+  size_t records = 0;
+  const uint64_t bytes_max = options_.overlay_bytes_max * std::max(1u, options_.core_count);
+  const auto visit = [&](const RecoveredRecord& record) -> Status {
+    if (record.shard >= states_.size()) {
+      return fail(Code::kCorrupt, fmt::format("log record {} names shard {} of {}", record.lsn,
+                                              record.shard, states_.size()));
+    }
+    if (record.lsn <= applied[record.shard].lsn) return {};
+    const AlignedBytes bytes(record.mutations);
+    const auto batch = verify_batch(bytes.view(), record.body.size());
+    if (!batch) {
+      return fail(Code::kCorrupt, fmt::format("log record {} of shard {}: {}", record.lsn,
+                                              record.shard, batch.error().detail));
+    }
+    states_[record.shard]->insert(**batch, record.lsn, record.body, record.body_ref);
+    if (in_file(record.body_ref)) files_seen_.insert(record.body_ref.file);
+    // A log longer than memory should hold (an earlier run was killed while its checkpoint lagged):
+    // write what there is. The positions stay, so that a crash from here on replays everything
+    // again.
+    if (++records % 1024 == 0) {
+      uint64_t bytes_used = 0;
+      for (const auto& state : states_) bytes_used += state->bytes();
+      if (bytes_used > bytes_max) BASALT_CHECK_OK(checkpoint_all(nullptr));
+    }
+    return {};
+  };
+  const auto status = replay_log(*files_, applied, visit);
+  if (records != 0) log_info("log replayed", {{"records", records}});
+  if (status) return {};
+  if (status.error().code != Code::kCorrupt) return status;
+  // Case H (STORAGE-ENGINE): something acknowledged is damaged. Nothing is written, so that nothing
+  // is lost beyond it; reads serve what could be recovered, and the operator decides.
+  damaged = true;
+  log_error("the log is damaged; opening read-only", {{"error", status.error().detail}});
+  files_->poison(status.error().detail);
+  return {};
+}
+
+Status LocalEngine::recover() {
+  BASALT_TRY(files, Files::open(options_));
+  files_ = std::move(files);
+  cores_.resize(options_.core_count);
+  BASALT_CHECK_OK(open_indexes());
+  set_live_of_indexes();
+  bool damaged = false;
+  BASALT_CHECK_OK(replay(damaged));
+  if (!damaged) {
+    const uint64_t epoch = files_->superblock().epoch;
+    const LogPosition start{.epoch = epoch, .lsn = epoch << kLsnEpochShift};
+    BASALT_CHECK_OK(checkpoint_all(&start));
+    for (const auto& index : indexes_) BASALT_CHECK_OK(index->reload());
+    set_live_of_indexes();
+    finish_replay(*files_);
+    files_->drop_orphans();
+  }
+  start_collector();
+  return {};
+}
+
+void LocalEngine::start_collector() {
+  std::vector<Index*> indexes;
+  for (const auto& index : indexes_) indexes.push_back(index.get());
+  collector_ = std::make_unique<GarbageCollector>(
+      *files_, std::move(indexes), options_,
+      GarbageCollector::Hooks{.offer =
+                                  [this](const Relocation& relocation) {
+                                    const std::lock_guard lock(cores_mutex_);
+                                    LocalCore* core = cores_[relocation.shard % cores_.size()];
+                                    return core != nullptr && core->offer(relocation);
+                                  },
+                              .outstanding =
+                                  [this] {
+                                    const std::lock_guard lock(cores_mutex_);
+                                    size_t count = 0;
+                                    for (LocalCore* core : cores_)
+                                      count +=
+                                          core == nullptr ? 0 : core->relocations_outstanding();
+                                    return count;
+                                  },
+                              .request_checkpoints =
+                                  [this] {
+                                    const std::lock_guard lock(cores_mutex_);
+                                    for (LocalCore* core : cores_) {
+                                      if (core != nullptr) core->request_checkpoint();
+                                    }
+                                  }});
+  collector_->start();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options, const Clock& clock) {
+  if (options.core_count == 0) return fail(Code::kInvalid, "no cores");
+  auto engine = std::make_unique<LocalEngine>(options, clock);
+  BASALT_CHECK_OK(engine->recover());
+  return engine;
+}
+
+}  // namespace basalt::storage

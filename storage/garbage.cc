@@ -1,0 +1,452 @@
+#include "storage/garbage.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "storage/key_slices.h"
+#include "storage/record_codec.h"
+
+namespace basalt::storage {
+
+namespace {
+
+constexpr uint32_t kCopyBytes = 512 * 1024;
+
+uint64_t now_ms() {
+  // Pacing of a background thread, not time that anything is measured or recorded by.
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                   std::chrono::steady_clock::now().time_since_epoch())
+                                   .count());
+}
+
+}  // namespace
+
+// --- One record on its way
+
+// States: body (read what was beside the record) -> for each blob in a victim: create, {read,
+// fill}, seal -> apply.
+class Relocator::Move {
+ public:
+  Move(Relocator& owner, Relocation job)
+      : owner_(owner),
+        job_(std::move(job)),
+        shard_(owner.shard_of_(job_.shard)),
+        guard_(owner.blobs_.guard()) {
+    read_.move = this;
+    ready_.move = this;
+    seal_.move = this;
+    apply_.move = this;
+  }
+
+  void start() {
+    auto record = shard_.get_now(key());
+    if (!record || record->view().seq != job_.seq) return end(false);
+    record_ = std::move(*record);
+    blobs_.assign(record_->blobs.begin(), record_->blobs.end());
+    body_ = record_->body;
+    bool touched = in_victim(body_);
+    for (const BlobRef& blob : blobs_) touched |= in_victim(blob);
+    if (!touched) return end(false);
+    // A small object whose metadata was rewritten names its old body as a blob: it becomes a body
+    // again.
+    if (body_.kind == static_cast<uint8_t>(BlobKind::kNone) && !blobs_.empty() &&
+        in_victim(blobs_.front()) && blobs_.front().kind == static_cast<uint8_t>(BlobKind::kLog)) {
+      body_ = blobs_.front();
+      blobs_.erase(blobs_.begin());
+    }
+    if (body_.kind == static_cast<uint8_t>(BlobKind::kLog)) {
+      reading_ = body_;
+      return read(body_, 0, static_cast<uint32_t>(body_.length), &Move::body_read);
+    }
+    body_bytes_.assign(record_->inline_body.begin(), record_->inline_body.end());
+    next_blob();
+  }
+
+ private:
+  struct Read : ReadBlob {
+    Move* move = nullptr;
+    void (Move::*then)() = nullptr;
+    Read() : ReadBlob({}, 0, 0) {}
+  };
+  struct Ready : WriterReady {
+    Move* move = nullptr;
+  };
+  struct Seal : SealBlob {
+    Move* move = nullptr;
+  };
+  struct Apply : ApplyRequest {
+    Move* move = nullptr;
+    Apply() : ApplyRequest({}, {}, {}, true) {}
+  };
+  struct Written {
+    std::unique_ptr<BlobWriter> writer;
+    bool sealed = false;
+  };
+
+  KeyView key() const { return {job_.table, job_.space, job_.name}; }
+  bool in_victim(const BlobRef& blob) const {
+    return in_file(blob) && job_.victims->contains(blob.file);
+  }
+
+  void read(const BlobRef& blob, uint64_t offset, uint32_t length, void (Move::*then)()) {
+    read_.blob = blob;
+    read_.offset = offset;
+    read_.length = length;
+    read_.then = then;
+    read_.fn = [](Completion& completion) {
+      auto& self = static_cast<Read&>(static_cast<ReadBlob&>(completion));
+      if (!self.result) return self.move->read_failed(self.result.error());
+      (self.move->*self.then)();
+    };
+    owner_.blobs_.read(read_);
+  }
+
+  void read_failed(const Error& error) {
+    if (error.code == Code::kCorrupt) {
+      log_error("garbage collection found damaged data; it is left where it is",
+                {{"file", reading_.file},
+                 {"offset", reading_.offset},
+                 {"shard", job_.shard},
+                 {"key", printable(key())},
+                 {"error", error.detail}});
+      owner_.damaged_(reading_.file);
+    }
+    end(false);
+  }
+
+  void body_read() {
+    body_bytes_.assign(read_.result->data.begin(), read_.result->data.end());
+    read_.result = BlobSlice{};
+    next_blob();
+  }
+
+  void next_blob() {
+    while (index_ < blobs_.size() && !in_victim(blobs_[index_])) ++index_;
+    if (index_ == blobs_.size()) return apply();
+    auto writer = owner_.blobs_.create_reclaiming(blobs_[index_].length);
+    if (!writer) return end(false);
+    written_.push_back({std::move(*writer)});
+    offset_ = 0;
+    reading_ = blobs_[index_];
+    read_chunk();
+  }
+
+  void read_chunk() {
+    const BlobRef& blob = blobs_[index_];
+    if (offset_ == blob.length) return seal();
+    const uint64_t left = blob.length - offset_;
+    read(blob, offset_, static_cast<uint32_t>(std::min<uint64_t>(left, kCopyBytes)), &Move::fill);
+  }
+
+  // Copies the chunk that was read into the writer, waiting for room.
+  void fill() {
+    BlobWriter& writer = *written_.back().writer;
+    while (filled_ < read_.result->data.size()) {
+      const MutableBytes room = writer.room();
+      if (room.empty()) {
+        ready_.fn = [](Completion& completion) {
+          auto& self = static_cast<Ready&>(static_cast<WriterReady&>(completion));
+          if (!self.result) return self.move->end(false);
+          self.move->fill();
+        };
+        return writer.wait(ready_);
+      }
+      const Bytes rest = read_.result->data.subspan(filled_);
+      const size_t count = std::min(room.size(), rest.size());
+      std::memcpy(room.data(), rest.data(), count);
+      writer.advance(count);
+      filled_ += count;
+    }
+    offset_ += filled_;
+    filled_ = 0;
+    read_.result = BlobSlice{};
+    read_chunk();
+  }
+
+  void seal() {
+    seal_.fn = [](Completion& completion) {
+      auto& self = static_cast<Seal&>(static_cast<SealBlob&>(completion));
+      Move& move = *self.move;
+      if (!self.result) return move.end(false);
+      move.written_.back().sealed = true;
+      move.blobs_[move.index_++] = self.result->ref;
+      move.next_blob();
+    };
+    written_.back().writer->seal(seal_);
+  }
+
+  void apply() {
+    const bool has_body = body_.kind != static_cast<uint8_t>(BlobKind::kNone);
+    builder_.put(
+        key(), {.size = record_->size, .tag = record_->tag, .meta = record_->meta, .blobs = blobs_},
+        has_body);
+    condition_ = {.kind = Precondition::Kind::kSeqEquals, .key = key(), .seq = job_.seq};
+    apply_.preconditions = {&condition_, 1};
+    apply_.mutations = builder_.finish();
+    apply_.body = body_bytes_;
+    apply_.fn = [](Completion& completion) {
+      auto& self = static_cast<Apply&>(static_cast<ApplyRequest&>(completion));
+      Move& move = *self.move;
+      const bool applied = self.result.has_value();
+      for (Written& written : move.written_) {
+        if (applied) {
+          written.writer->recorded();
+        } else if (written.sealed) {
+          written.writer->discard();
+        }
+      }
+      move.written_.clear();
+      move.end(applied);
+    };
+    shard_.apply(apply_);
+  }
+
+  void end(bool moved) {
+    for (Written& written : written_) {
+      if (written.sealed) written.writer->discard();
+    }
+    written_.clear();
+    owner_.finished(moved);
+  }
+
+  Relocator& owner_;
+  const Relocation job_;
+  MetaShard& shard_;
+  std::unique_ptr<ReadGuard> guard_;
+  Record record_;
+  BlobRef body_;
+  std::vector<BlobRef> blobs_;
+  std::vector<uint8_t> body_bytes_;
+  std::vector<Written> written_;
+  BlobRef reading_;
+  size_t index_ = 0;     // blob under way
+  uint64_t offset_ = 0;  // in it
+  size_t filled_ = 0;    // of the chunk that was read
+  MutationBuilder builder_;
+  Precondition condition_{};
+  Read read_;
+  Ready ready_;
+  Seal seal_;
+  Apply apply_;
+};
+
+Relocator::Relocator(ShardOf shard_of, BlobStore& blobs, Damaged damaged)
+    : shard_of_(std::move(shard_of)), blobs_(blobs), damaged_(std::move(damaged)) {}
+
+Relocator::~Relocator() { BASALT_CHECK(move_ == nullptr || move_done_); }
+
+bool Relocator::offer(Relocation relocation) {
+  const std::lock_guard lock(mutex_);
+  if (stopping_ || queue_.size() >= kRelocationsQueuedMax) return false;
+  queue_.push_back(std::move(relocation));
+  outstanding_.fetch_add(1, std::memory_order_release);
+  return true;
+}
+
+bool Relocator::poll() {
+  // A finished move is destroyed here and not in its own member function.
+  if (move_done_) {
+    move_.reset();
+    move_done_ = false;
+    outstanding_.fetch_sub(1, std::memory_order_release);
+  }
+  if (move_ != nullptr || outstanding() == 0) return false;
+  Relocation job;
+  {
+    const std::lock_guard lock(mutex_);
+    if (queue_.empty()) return false;
+    job = std::move(queue_.front());
+    queue_.pop_front();
+  }
+  move_ = std::make_unique<Move>(*this, std::move(job));
+  move_->start();
+  return true;
+}
+
+void Relocator::stop() {
+  const std::lock_guard lock(mutex_);
+  stopping_ = true;
+  outstanding_.fetch_sub(queue_.size(), std::memory_order_release);
+  queue_.clear();
+}
+
+void Relocator::finished(bool moved) {
+  move_done_ = true;
+  if (moved) moved_.fetch_add(1, std::memory_order_relaxed);
+}
+
+// --- The collector
+
+GarbageCollector::GarbageCollector(Files& files, std::vector<Index*> indexes,
+                                   const EngineOptions& options, Hooks hooks)
+    : files_(files),
+      indexes_(std::move(indexes)),
+      live_ratio_max_(options.gc_live_ratio_max),
+      sealed_age_ms_(options.gc_sealed_age_ms),
+      hooks_(std::move(hooks)) {
+  for (Index* index : indexes_) readers_.push_back(std::make_unique<IndexReader>(*index));
+}
+
+GarbageCollector::~GarbageCollector() { stop(); }
+
+void GarbageCollector::start() {
+  thread_ = std::thread([this] { run(); });
+}
+
+void GarbageCollector::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void GarbageCollector::kick() {
+  {
+    const std::lock_guard lock(mutex_);
+    kicked_ = true;
+  }
+  changed_.notify_all();
+}
+
+void GarbageCollector::file_damaged(uint32_t file) {
+  const std::lock_guard lock(mutex_);
+  damaged_.insert(file);
+}
+
+void GarbageCollector::run() {
+  std::unique_lock lock(mutex_);
+  while (!stop_) {
+    const uint32_t wait_ms =
+        files_.below_low_water() ? kGarbageLowWaterIntervalMs : kGarbageIntervalMs;
+    changed_.wait_for(lock, std::chrono::milliseconds(wait_ms),
+                      [this] { return stop_ || kicked_; });
+    kicked_ = false;
+    if (stop_) break;
+    lock.unlock();
+    if (files_.healthy()) pass();
+    lock.lock();
+  }
+}
+
+size_t GarbageCollector::pass() {
+  const uint64_t now = now_ms();
+  std::erase_if(revisit_after_ms_, [now](const auto& entry) { return entry.second <= now; });
+  auto chosen = std::make_shared<FileSet>();
+  {
+    const std::lock_guard lock(mutex_);
+    const size_t skipped = damaged_.size() + revisit_after_ms_.size();
+    for (const Files::Victim& victim :
+         files_.victims(live_ratio_max_, sealed_age_ms_, kVictimsPerPassMax + skipped)) {
+      if (damaged_.contains(victim.file) || revisit_after_ms_.contains(victim.file)) continue;
+      // An empty one falls free by itself, an own file with its record.
+      if (victim.live_bytes <= 0 || victim.kind == FileKind::kOwn) continue;
+      if (chosen->size() < kVictimsPerPassMax) chosen->insert(victim.file);
+    }
+  }
+  if (chosen->empty()) return 0;
+  const std::shared_ptr<const FileSet> victims = chosen;
+  size_t offered = 0;
+  for (unsigned shard = 0; shard < indexes_.size() && !stop_; ++shard) {
+    if (const auto status = collect(shard, victims, offered); !status) {
+      log_error("garbage collection cannot read an index",
+                {{"shard", shard}, {"error", status.error().detail}});
+    }
+  }
+  while (!stop_ && hooks_.outstanding() != 0) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::milliseconds(20), [this] { return stop_.load(); });
+  }
+  for (const uint32_t file : *victims) revisit_after_ms_[file] = now_ms() + kGarbageRevisitMs;
+  if (offered != 0) hooks_.request_checkpoints();
+  log_info("garbage collection pass", {{"segments", victims->size()}, {"records", offered}});
+  return offered;
+}
+
+bool GarbageCollector::hand_out(const Relocation& relocation) {
+  constexpr int kTriesMax =
+      1500;  // 30 s: a core that takes nothing for so long is stopping or stuck
+  for (int tries = 0; !stop_ && tries < kTriesMax; ++tries) {
+    if (hooks_.offer(relocation)) return true;
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::milliseconds(20), [this] { return stop_.load(); });
+  }
+  return false;
+}
+
+Status GarbageCollector::collect(unsigned shard, const std::shared_ptr<const FileSet>& victims,
+                                 size_t& offered) {
+  std::vector<uint64_t> scratch;
+  std::vector<Relocation> found;
+  for (size_t table = 0; table < kTableCount; ++table) {
+    uint64_t space = 0;
+    std::string resume;  // next name to look at in `space`
+    for (bool more = true; more;) {
+      if (stop_) return {};
+      {
+        BASALT_TRY(snapshot, readers_[shard]->begin());
+        SliceSource& source = snapshot.source(static_cast<Table>(table));
+        for (size_t budget = kGarbageEntriesPerSnapshot; budget != 0;) {
+          // The first space at or after `space` that has names; layers (top bit set) come after all
+          // spaces.
+          uint8_t start[kLayerBytes];
+          store_be64(start, space);
+          BASALT_TRY(any, source.seek(start));
+          if (!any || (load_be64(source.key().data()) & kLayerBit) != 0) {
+            more = false;
+            break;
+          }
+          if (const uint64_t at = load_be64(source.key().data()); at != space) {
+            space = at;
+            resume.clear();
+          }
+          SliceCursor cursor(source, space);
+          BASALT_CHECK_OK(cursor.seek(resume));
+          for (; cursor.valid() && budget != 0; --budget) {
+            const Bytes value = cursor.value();
+            scratch.resize((value.size() + 7) / 8);
+            std::memcpy(scratch.data(), value.data(), value.size());
+            const KeyView key{static_cast<Table>(table), space, cursor.name()};
+            const auto record = decode_record(
+                key, {reinterpret_cast<const uint8_t*>(scratch.data()), value.size()});
+            bool wanted = false;
+            if (record) {
+              for_each_file_blob(
+                  *record, [&](const BlobRef& blob) { wanted |= victims->contains(blob.file); });
+            }
+            if (wanted) {
+              found.push_back(
+                  {shard, key.table, space, std::string(key.name), record->seq, victims});
+            }
+            resume.assign(cursor.name());
+            resume.push_back('\0');
+            BASALT_CHECK_OK(cursor.next());
+          }
+          if (cursor.valid()) break;  // budget spent within the space
+          resume.clear();
+          ++space;
+          if ((space & kLayerBit) != 0) {
+            more = false;
+            break;
+          }
+          if (budget != 0) --budget;
+        }
+      }
+      // Outside the snapshot: handing out may wait.
+      for (const Relocation& relocation : found) {
+        if (!hand_out(relocation)) return {};
+        ++offered;
+      }
+      found.clear();
+    }
+  }
+  return {};
+}
+
+}  // namespace basalt::storage

@@ -1,0 +1,132 @@
+// Garbage collection: segments with little live data are emptied by writing what still lives there
+// again, as ordinary records and blobs; the space of the old copies falls free like that of any
+// other replaced record.
+//
+// One thread per engine looks for victims and for the records that refer to them (in the indexes);
+// the record's own core moves it, one at a time, so that the load stays small beside the clients'.
+// Nothing is ever deleted here: a source that fails its check stays where it is, is named in the
+// log, and its segment is left alone until the next start.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "base/completion.h"
+#include "storage/blob_store.h"
+#include "storage/engine.h"
+#include "storage/files.h"
+#include "storage/index.h"
+#include "storage/meta_shard.h"
+#include "storage/mutation_builder.h"
+
+namespace basalt::storage {
+
+using FileSet = std::unordered_set<uint32_t>;
+
+// A record that refers to a victim.
+struct Relocation {
+  unsigned shard = 0;
+  Table table = Table::kCurrent;
+  uint64_t space = 0;
+  std::string name;
+  uint64_t seq = 0;  // as found; a record that changed since is left alone
+  std::shared_ptr<const FileSet> victims;
+};
+
+// Waiting relocations of one core.
+constexpr size_t kRelocationsQueuedMax = 64;
+constexpr size_t kVictimsPerPassMax = 8;
+constexpr uint32_t kGarbageIntervalMs = 10'000;
+constexpr uint32_t kGarbageLowWaterIntervalMs = 1'000;
+// A segment that was emptied needs a checkpoint before it counts as empty; it is not looked at
+// again before.
+constexpr uint32_t kGarbageRevisitMs = 60'000;
+// Entries read in one snapshot: a long read transaction would keep LMDB from reusing pages.
+constexpr size_t kGarbageEntriesPerSnapshot = 4096;
+
+// Moves records of one core's shards. Core's thread, except where said.
+class Relocator {
+ public:
+  using ShardOf = std::function<MetaShard&(unsigned)>;
+  using Damaged = std::function<void(uint32_t file)>;
+  Relocator(ShardOf shard_of, BlobStore& blobs, Damaged damaged);
+  ~Relocator();
+
+  bool offer(Relocation relocation);  // any thread; false: full, or stopping
+  size_t outstanding() const { return outstanding_.load(std::memory_order_acquire); }  // any thread
+  uint64_t moved() const { return moved_.load(std::memory_order_relaxed); }            // any thread
+  bool poll();  // starts the next one; true if it did
+  void stop();  // what waits is dropped, what runs finishes
+  bool idle() const { return move_ == nullptr; }
+
+ private:
+  class Move;
+  void finished(bool moved);
+
+  const ShardOf shard_of_;
+  BlobStore& blobs_;
+  const Damaged damaged_;
+  std::unique_ptr<Move> move_;
+  bool move_done_ = false;
+
+  std::mutex mutex_;
+  std::deque<Relocation> queue_;
+  bool stopping_ = false;
+  std::atomic<size_t> outstanding_{0};
+  std::atomic<uint64_t> moved_{0};
+};
+
+class GarbageCollector {
+ public:
+  struct Hooks {
+    // Gives a relocation to its core; false: not now (queue full) or there is no such core at the
+    // moment.
+    std::function<bool(const Relocation&)> offer;
+    std::function<size_t()> outstanding;        // on all cores
+    std::function<void()> request_checkpoints;  // on all cores
+  };
+  GarbageCollector(Files& files, std::vector<Index*> indexes, const EngineOptions& options,
+                   Hooks hooks);
+  ~GarbageCollector();
+
+  void start();                      // the thread
+  void kick();                       // any thread: a pass soon
+  void file_damaged(uint32_t file);  // any thread
+
+  // One pass: returns how many relocations were handed out. The thread's, or a test's instead of
+  // the thread.
+  size_t pass();
+  void stop();
+
+ private:
+  void run();
+  Status collect(unsigned shard, const std::shared_ptr<const FileSet>& victims, size_t& offered);
+  bool hand_out(const Relocation& relocation);
+
+  Files& files_;
+  const std::vector<Index*> indexes_;
+  const double live_ratio_max_;
+  const uint32_t sealed_age_ms_;
+  const Hooks hooks_;
+  std::vector<std::unique_ptr<IndexReader>> readers_;
+  std::unordered_map<uint32_t, uint64_t> revisit_after_ms_;  // by file; collector's thread
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  FileSet damaged_;
+  bool kicked_ = false;
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+}  // namespace basalt::storage

@@ -1,0 +1,166 @@
+// Index: the LMDB environment of one shard. Changed only by IndexWriter (one at a time, begin to
+// commit on one thread, in LMDB's default synchronous mode); read by IndexReaders, one a thread of
+// use.
+//
+// So at any crash it equals the state after some prefix of the shard's log (plus, while a very
+// large checkpoint is split, some later records, which the replay writes again: records are
+// absolute state). Format: docs/on-disk-format.md, "Index".
+#pragma once
+
+#include <lmdb.h>
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <shared_mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "storage/files.h"
+#include "storage/key_slices.h"
+#include "storage/record_codec.h"
+#include "storage/types.h"
+
+namespace basalt::storage {
+
+// Live blobs of one file, as far as one shard's index refers to them.
+struct FileSum {
+  int64_t bytes = 0;
+  int64_t blobs = 0;
+};
+// Records of table kCurrent of one space in one shard.
+struct SpaceSum {
+  int64_t objects = 0;
+  int64_t bytes = 0;
+};
+
+constexpr unsigned kIndexReadersMax = 512;
+// A map is grown by doubling up to here, if it had to start smaller than asked for.
+constexpr uint64_t kIndexMapBytesMin = 64u << 20;
+
+class Index {
+ public:
+  struct Options {
+    std::string directory;  // made if it is not there
+    unsigned shard = 0;
+    uint64_t map_bytes = uint64_t{1} << 40;
+  };
+  // kCorrupt: the index is of another format or shard, or its own rows are damaged.
+  static Result<std::unique_ptr<Index>> open(const Options& options);
+  ~Index();
+
+  // As of open() or reload().
+  const LogPosition& applied() const { return applied_; }
+  const std::map<uint32_t, FileSum>& file_sums() const { return file_sums_; }
+  const std::map<uint64_t, SpaceSum>& space_sums() const { return space_sums_; }
+
+  Status reload();  // nobody else uses the index meanwhile
+
+  unsigned shard() const { return options_.shard; }
+  uint64_t map_bytes() const;
+
+ private:
+  friend class IndexReader;
+  friend class IndexWriter;
+  explicit Index(const Options& options) : options_(options) {}
+  Status open_environment();
+  Status load();
+  Status grow();
+
+  Options options_;
+  MDB_env* env_ = nullptr;
+  std::array<MDB_dbi, kTableCount> tables_{};
+  MDB_dbi sys_ = 0, seg_ = 0, cnt_ = 0;
+  LogPosition applied_;
+  std::map<uint32_t, FileSum> file_sums_;
+  std::map<uint64_t, SpaceSum> space_sums_;
+  // Held shared while a read transaction is active, exclusively while the map is moved: LMDB
+  // demands that mdb_env_set_mapsize runs with no transaction in the process. Practically never
+  // contended.
+  std::shared_mutex map_mutex_;
+};
+
+// A read transaction that is renewed for each use, with a cursor a table. One thread at a time.
+class IndexReader {
+ public:
+  explicit IndexReader(Index& index);
+  ~IndexReader();
+  IndexReader(const IndexReader&) = delete;
+
+  // A snapshot; everything read through it is valid until it goes. One at a time per reader; not
+  // kept across turns.
+  class Snapshot {
+   public:
+    ~Snapshot();
+    Snapshot(Snapshot&& other) noexcept
+        : reader_(std::exchange(other.reader_, nullptr)), lock_(std::move(other.lock_)) {}
+
+    // Value bytes in the map (2-byte aligned only). kNotFound, kIo, kCorrupt.
+    Result<Bytes> get(const KeyView& key);
+    // The source for a SliceCursor over one table, positioned independently of other tables.
+    SliceSource& source(Table table);
+
+   private:
+    friend class IndexReader;
+    Snapshot(IndexReader* reader, std::shared_lock<std::shared_mutex> lock)
+        : reader_(reader), lock_(std::move(lock)) {}
+    IndexReader* reader_;
+    std::shared_lock<std::shared_mutex> lock_;
+  };
+  Result<Snapshot> begin();
+
+ private:
+  class TableSource;
+  Index& index_;
+  MDB_txn* txn_ = nullptr;
+  std::array<std::unique_ptr<TableSource>, kTableCount> sources_;
+};
+
+// One write transaction: begin(), changes, commit() or abort(), all on one thread.
+class IndexWriter {
+ public:
+  explicit IndexWriter(Index& index);
+  ~IndexWriter();
+  IndexWriter(const IndexWriter&) = delete;
+
+  Status begin();
+  // Keeps the sums per file and per space. `value` as RecordEncoder made it.
+  Status put(const KeyView& key, Bytes value);
+  Status erase(const KeyView& key);  // of something absent: nothing
+  Status set_applied(const LogPosition& position);
+  // On failure nothing is changed and the transaction is gone. kNoSpace with map_full(): grow_map()
+  // and do it again.
+  Status commit();
+  void abort();
+
+  bool map_full() const { return map_full_; }
+  Status grow_map();
+
+  // Changes of this transaction; valid after commit() until begin().
+  const std::unordered_map<uint64_t, SpaceSum>& space_changes() const { return space_changes_; }
+
+ private:
+  class Store;
+  friend class Store;
+  Status account_old(const KeyView& key);
+  void account(const KeyView& key, const RecordView& record, int64_t sign);
+  Status write_sums();
+  std::unexpected<Error> failed(int code, const char* what);
+
+  Index& index_;
+  MDB_txn* txn_ = nullptr;
+  std::array<std::unique_ptr<Store>, kTableCount> stores_;
+  std::unordered_map<uint32_t, FileSum> file_changes_;
+  std::unordered_map<uint64_t, SpaceSum> space_changes_;
+  std::vector<uint64_t> scratch_;  // aligned copy of an old value
+  uint64_t next_layer_ = 0;
+  bool layers_changed_ = false;
+  bool map_full_ = false;
+};
+
+}  // namespace basalt::storage

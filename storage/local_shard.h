@@ -1,0 +1,89 @@
+// LocalShard: MetaShard over the log, the overlay and the index.
+//
+// A batch is checked, its preconditions are evaluated against durable and pending state, then it
+// goes to the lane; when the lane says that it is durable it enters the overlay, all mutations at
+// once, and the caller is answered. The lane completes in order and fails everything after a
+// failure, so a precondition that relied on a pending batch never outlives it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "base/completion.h"
+#include "storage/files.h"
+#include "storage/lane.h"
+#include "storage/meta_shard.h"
+#include "storage/mutation_builder.h"
+#include "storage/shard_state.h"
+
+namespace basalt::storage {
+
+// Batches of one shard that are on their way to the disk; beyond it kBusy.
+constexpr size_t kPendingAppliesMax = 4096;
+// Records erased by one batch of a purge, and bytes of their names (a lane takes batches up to
+// kMutationsBytesMax).
+constexpr uint32_t kPurgeBatchRecords = 1000;
+constexpr size_t kPurgeBatchNameBytes = kMutationsBytesMax / 4;
+
+class LocalShard final : public MetaShard {
+ public:
+  LocalShard(ShardState& state, Files& files, Lane& lane, RunQueue& run_queue);
+  ~LocalShard() override;
+
+  void apply(ApplyRequest& request) override;
+  void get(GetRequest& request) override;
+  void scan(ScanRequest& request) override;
+  void seal(SealRequest& request) override;
+  Result<Record> get_now(const KeyView& key) override;
+
+  // From now on apply() and purges answer kCancelled; what is under way finishes.
+  void stop();
+  bool idle() const { return pending_applies_ == 0 && purges_.empty(); }
+
+ private:
+  struct Pending;
+  struct PendingKey {
+    uint64_t ticket = 0;  // of the last batch that changes the key
+    bool exists = false;
+    uint64_t seq = 0;
+    std::string tag;
+  };
+  struct TextHash {
+    using is_transparent = void;
+    size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+  };
+  struct Purge;
+
+  Status admit(const ApplyRequest& request, const fb::MutationBatch& batch);
+  Status check_preconditions(ApplyRequest& request);
+  static void appended(Completion& completion);
+  void finish(Pending& pending);
+  void advance(Purge& purge);
+  void advance_waiting_purges();
+  Status do_seal(uint64_t space);
+  static void purge_applied(Completion& completion);
+
+  ShardState& state_;
+  Files& files_;
+  Lane& lane_;
+  RunQueue& run_queue_;
+  bool stopping_ = false;
+  uint64_t ticket_ = 0;
+  size_t pending_applies_ = 0;
+  std::unordered_map<std::string, PendingKey, TextHash, std::equal_to<>> pending_keys_;
+  // Puts under way, by space (tables kCurrent to kPart): seal and purge must see them.
+  struct PendingSpace {
+    size_t objects = 0;  // kCurrent, kVersion
+    size_t uploads = 0;  // kUpload, kPart
+  };
+  std::unordered_map<uint64_t, PendingSpace> pending_spaces_;
+  std::vector<std::unique_ptr<Pending>> free_;
+  std::unordered_set<uint64_t> sealed_;
+  std::vector<std::unique_ptr<Purge>> purges_;
+};
+
+}  // namespace basalt::storage
