@@ -166,3 +166,9 @@ class [[nodiscard]] Call : public Request {
     auto co_check_result_ = co_await (awaitable);                                        \
     if (!co_check_result_) co_return std::unexpected(std::move(co_check_result_).error()); \
   } while (false)
+
+// The same for a Result that is there already.
+#define CO_TRY_NOW(name, expr)                                                           \
+  auto name##_result_ = (expr);                                                          \
+  if (!name##_result_) co_return std::unexpected(std::move(name##_result_).error());     \
+  auto& name = *name##_result_

@@ -1,0 +1,194 @@
+// basaltctl: the operator's tool. Talks JSON to a running basaltd over its Unix socket (server/admin_socket.h).
+#include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace {
+
+using basalt::Code;
+using basalt::fail;
+using basalt::Result;
+using nlohmann::json;
+
+constexpr size_t kAnswerBytesMax = 64 << 20;
+
+Result<json> ask(const std::string& socket_path, const json& request) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (socket_path.size() >= sizeof address.sun_path) {
+    return fail(Code::kInvalid, fmt::format("the socket path is longer than {} bytes", sizeof address.sun_path - 1));
+  }
+  std::memcpy(address.sun_path, socket_path.data(), socket_path.size());
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return basalt::fail_errno(errno, "socket");
+  struct Closer {
+    int fd;
+    ~Closer() { close(fd); }
+  } closer{fd};
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    const int error = errno;
+    std::string why = basalt::fail_errno(error, socket_path).error().detail;
+    if (error == ENOENT || error == ECONNREFUSED) why += " (is basaltd running on that data directory? give --socket DIR/admin.sock)";
+    if (error == EACCES) why += " (run as root or as the server's user)";
+    return fail(Code::kIo, why);
+  }
+  const std::string line = request.dump(-1, ' ', true, json::error_handler_t::replace) + "\n";
+  for (size_t done = 0; done < line.size();) {
+    const ssize_t wrote = send(fd, line.data() + done, line.size() - done, MSG_NOSIGNAL);
+    if (wrote <= 0) return basalt::fail_errno(errno, "send");
+    done += static_cast<size_t>(wrote);
+  }
+  std::string answer;
+  while (answer.find('\n') == std::string::npos) {
+    char bytes[65536];
+    const ssize_t got = recv(fd, bytes, sizeof bytes, 0);
+    if (got < 0) return basalt::fail_errno(errno, "recv");
+    if (got == 0) return fail(Code::kIo, "the server closed the connection without an answer");
+    answer.append(bytes, static_cast<size_t>(got));
+    if (answer.size() > kAnswerBytesMax) return fail(Code::kTooLarge, "the answer is longer than 64 MiB");
+  }
+  json parsed = json::parse(answer, nullptr, false);
+  if (parsed.is_discarded() || !parsed.is_object()) return fail(Code::kInvalid, "the answer is not a JSON object");
+  if (!parsed.value("ok", false)) return fail(Code::kInvalid, parsed.value("error", "no reason given"));
+  parsed.erase("ok");
+  return parsed;
+}
+
+std::string scalar(const json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+// For people: an object as "name: value" lines, a list as a table.
+void print_table(const json& rows) {
+  if (rows.empty()) {
+    fmt::print("(none)\n");
+    return;
+  }
+  std::vector<std::string> names;
+  std::vector<size_t> widths;
+  for (const auto& [name, value] : rows.front().items()) {
+    names.push_back(name);
+    widths.push_back(name.size());
+  }
+  for (const json& row : rows) {
+    for (size_t i = 0; i < names.size(); ++i) widths[i] = std::max(widths[i], scalar(row[names[i]]).size());
+  }
+  for (size_t i = 0; i < names.size(); ++i) fmt::print("{:<{}}  ", names[i], widths[i]);
+  fmt::print("\n");
+  for (const json& row : rows) {
+    for (size_t i = 0; i < names.size(); ++i) fmt::print("{:<{}}  ", scalar(row[names[i]]), widths[i]);
+    fmt::print("\n");
+  }
+}
+
+void print_answer(const json& answer) {
+  for (const auto& [name, value] : answer.items()) {
+    if (value.is_array()) {
+      print_table(value);
+    } else if (value.is_object()) {
+      print_answer(value);
+    } else {
+      fmt::print("{}: {}\n", name, scalar(value));
+    }
+  }
+}
+
+Result<std::string> read_secret_file(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) return fail(Code::kInvalid, fmt::format("cannot read {}: {}", path, std::strerror(errno)));
+  std::string secret;
+  std::getline(file, secret);
+  while (!secret.empty() && (secret.back() == '\r' || secret.back() == ' ')) secret.pop_back();
+  if (secret.empty()) return fail(Code::kInvalid, fmt::format("{} is empty: put the secret key on its first line", path));
+  return secret;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Administration of a running basaltd", "basaltctl");
+  app.require_subcommand(1);
+  std::string socket_path = "data/admin.sock";
+  bool as_json = false;
+  app.add_option("--socket", socket_path, "the server's admin socket, DIR/admin.sock")
+      ->envname("BASALT_ADMIN_SOCKET")
+      ->capture_default_str();
+  app.add_flag("--json", as_json, "print the answer as JSON");
+  app.fallthrough();  // --json and --socket may also stand after the command
+
+  json request;
+  std::string secret_key_file;
+  auto want = [&](const char* command) {
+    return [&request, command] { request["command"] = command; };
+  };
+  auto option = [&](CLI::App* sub, const char* flag, const char* field, const char* help) {
+    return sub->add_option_function<std::string>(flag, [&request, field](const std::string& v) { request[field] = v; }, help);
+  };
+
+  app.add_subcommand("status", "version, health, space")->callback(want("status"));
+
+  CLI::App* account = app.add_subcommand("account", "accounts")->require_subcommand(1);
+  CLI::App* account_create = account->add_subcommand("create", "make an account");
+  option(account_create, "name", "name", "its name")->required();
+  option(account_create, "--id", "id", "canonical id (default: 64 random hex digits)");
+  option(account_create, "--display-name", "display_name", "as S3 shows it (default: the name)");
+  option(account_create, "--email", "email", "e-mail address");
+  account_create->callback(want("account.create"));
+  account->add_subcommand("list", "all accounts")->callback(want("account.list"));
+
+  CLI::App* key = app.add_subcommand("key", "access keys")->require_subcommand(1);
+  CLI::App* key_create = key->add_subcommand("create", "make an access key; its secret is shown once");
+  option(key_create, "--account", "account", "account name or id")->required();
+  option(key_create, "--access-key", "access_key", "bring your own access key");
+  key_create->add_option("--secret-key-file", secret_key_file, "file with its secret key on the first line");
+  key_create->callback(want("key.create"));
+  CLI::App* key_list = key->add_subcommand("list", "access keys");
+  option(key_list, "--account", "account", "only of this account");
+  key_list->callback(want("key.list"));
+  for (const auto& [name, command, help] :
+       {std::tuple{"disable", "key.disable", "refuse requests signed with it"},
+        std::tuple{"enable", "key.enable", "accept it again"}, std::tuple{"remove", "key.remove", "forget it"}}) {
+    CLI::App* sub = key->add_subcommand(name, help);
+    option(sub, "access_key", "access_key", "the access key")->required();
+    sub->callback(want(command));
+  }
+
+  CLI::App* bucket = app.add_subcommand("bucket", "buckets")->require_subcommand(1);
+  bucket->add_subcommand("list", "all buckets, their owners, and their size at the last checkpoint")
+      ->callback(want("bucket.list"));
+
+  CLI11_PARSE(app, argc, argv);
+
+  if (!secret_key_file.empty()) {
+    const auto secret = read_secret_file(secret_key_file);
+    if (!secret) {
+      fmt::print(stderr, "basaltctl: {}\n", secret.error().detail);
+      return 2;
+    }
+    request["secret_key"] = *secret;
+  }
+  const auto answer = ask(socket_path, request);
+  if (!answer) {
+    if (as_json) {
+      fmt::print("{}\n", json{{"ok", false}, {"error", answer.error().detail}}.dump());
+    } else {
+      fmt::print(stderr, "basaltctl: {}\n", answer.error().detail);
+    }
+    return 1;
+  }
+  if (as_json) {
+    fmt::print("{}\n", answer->dump(2));
+  } else {
+    print_answer(*answer);
+  }
+  return 0;
+}
