@@ -1,0 +1,131 @@
+#include "protocol/s3/object_meta.h"
+
+#include <algorithm>
+
+namespace basalt::s3 {
+namespace {
+
+using Builder = flatbuffers::FlatBufferBuilder;
+using PairsOffset = flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Pair>>>;
+
+constexpr size_t kInitialBytes = 1024;
+constexpr uint8_t kNoAlgorithm = 255;
+
+flatbuffers::Offset<flatbuffers::String> optional_text(Builder& builder, std::string_view text) {
+  return text.empty() ? 0 : builder.CreateString(text.data(), text.size());
+}
+
+PairsOffset encode_pairs(Builder& builder, const std::vector<NameValue>& pairs) {
+  if (pairs.empty()) return 0;
+  std::vector<flatbuffers::Offset<fb::Pair>> offsets;
+  offsets.reserve(pairs.size());
+  for (const NameValue& pair : pairs) {
+    const auto name = builder.CreateString(pair.name);
+    const auto value = builder.CreateString(pair.value);
+    offsets.push_back(fb::CreatePair(builder, name, value));
+  }
+  return builder.CreateVector(offsets);
+}
+
+flatbuffers::Offset<flatbuffers::Vector<uint8_t>> encode_digest(Builder& builder, const auth::Digest& digest) {
+  return digest.size == 0 ? 0 : builder.CreateVector(digest.bytes.data(), digest.size);
+}
+
+flatbuffers::Offset<fb::Object> build_object(Builder& builder, const ObjectFields& object) {
+  const auto etag = builder.CreateString(object.etag);
+  const auto owner = optional_text(builder, object.owner);
+  const auto storage_class = optional_text(builder, object.storage_class);
+  const auto headers = encode_pairs(builder, object.headers);
+  const auto user = encode_pairs(builder, object.user);
+  flatbuffers::Offset<fb::Checksum> checksum;
+  if (object.checksum) {
+    const auto value = encode_digest(builder, object.checksum->value);
+    checksum = fb::CreateChecksum(builder, static_cast<uint8_t>(object.checksum->algorithm),
+                                  object.checksum->full_object, value);
+  }
+  flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<fb::Part>>> parts;
+  if (!object.parts.empty()) {
+    std::vector<flatbuffers::Offset<fb::Part>> offsets;
+    offsets.reserve(object.parts.size());
+    for (const StoredPart& part : object.parts) {
+      const auto value = encode_digest(builder, part.checksum);
+      offsets.push_back(fb::CreatePart(builder, part.number, part.size, 0, value));
+    }
+    parts = builder.CreateVector(offsets);
+  }
+  const auto redirect = optional_text(builder, object.website_redirect);
+  const auto tags = encode_pairs(builder, object.tags);
+  return fb::CreateObject(builder, etag, object.modified_ms, owner, storage_class, headers, user, checksum, parts,
+                          redirect, tags);
+}
+
+std::vector<NameValue> carried_pairs(const flatbuffers::Vector<flatbuffers::Offset<fb::Pair>>* pairs) {
+  std::vector<NameValue> out;
+  out.reserve(count_of(pairs));
+  for (size_t i = 0; i < count_of(pairs); ++i) {
+    const fb::Pair* pair = pairs->Get(static_cast<flatbuffers::uoffset_t>(i));
+    out.push_back({std::string(text_of(pair->name())), std::string(text_of(pair->value()))});
+  }
+  return out;
+}
+
+}  // namespace
+
+EncodedMeta encode_object(const ObjectFields& object) {
+  Builder builder(kInitialBytes);
+  builder.Finish(build_object(builder, object));
+  return EncodedMeta(builder.Release());
+}
+
+EncodedMeta encode_upload(const UploadFields& upload) {
+  Builder builder(kInitialBytes);
+  const auto object = build_object(builder, upload.object);
+  const auto initiator = optional_text(builder, upload.initiator);
+  const uint8_t algorithm =
+      upload.checksum_algorithm ? static_cast<uint8_t>(*upload.checksum_algorithm) : kNoAlgorithm;
+  builder.Finish(fb::CreateUpload(builder, object, initiator, upload.initiated_ms, algorithm,
+                                  upload.checksum_full_object));
+  return EncodedMeta(builder.Release());
+}
+
+EncodedMeta encode_part(std::string_view etag, int64_t modified_ms, const std::optional<auth::Digest>& checksum) {
+  Builder builder(256);
+  const auto tag = builder.CreateString(etag.data(), etag.size());
+  flatbuffers::Offset<flatbuffers::Vector<uint8_t>> value;
+  if (checksum) value = encode_digest(builder, *checksum);
+  builder.Finish(fb::CreateUploadedPart(builder, tag, modified_ms, value));
+  return EncodedMeta(builder.Release());
+}
+
+ObjectFields carried_fields(const fb::Object& object) {
+  ObjectFields fields;
+  fields.owner = text_of(object.owner());
+  fields.storage_class = text_of(object.storage_class());
+  fields.headers = carried_pairs(object.headers());
+  fields.user = carried_pairs(object.user());
+  fields.website_redirect = text_of(object.website_redirect());
+  fields.tags = carried_pairs(object.tags());
+  return fields;
+}
+
+auth::Digest digest_of(const flatbuffers::Vector<uint8_t>* bytes) {
+  auth::Digest digest;
+  if (bytes == nullptr) return digest;
+  const size_t size = std::min<size_t>(bytes->size(), digest.bytes.size());
+  std::copy_n(bytes->data(), size, digest.bytes.begin());
+  digest.size = static_cast<uint8_t>(size);
+  return digest;
+}
+
+std::optional<StoredChecksum> checksum_of(const fb::Object& object) {
+  const fb::Checksum* checksum = object.checksum();
+  if (checksum == nullptr || checksum->algorithm() >= auth::kAlgorithmCount) return std::nullopt;
+  StoredChecksum stored;
+  stored.algorithm = static_cast<auth::Algorithm>(checksum->algorithm());
+  stored.full_object = checksum->full_object();
+  stored.value = digest_of(checksum->value());
+  if (stored.value.size != auth::digest_bytes(stored.algorithm)) return std::nullopt;
+  return stored;
+}
+
+}  // namespace basalt::s3

@@ -1,0 +1,21 @@
+// Object tags as the x-amz-tagging header carries them: key=value pairs encoded like a query string.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "protocol/s3/error.h"
+#include "protocol/s3/object_meta.h"
+
+namespace basalt::s3 {
+
+// "Categorizing your storage using tags" (S3 user guide): counted in Unicode characters.
+constexpr size_t kTagsMax = 10;
+constexpr size_t kTagKeyCharactersMax = 128;
+constexpr size_t kTagValueCharactersMax = 256;
+
+// Errors: InvalidTag (too many, too long, forbidden characters, reserved "aws:" prefix), InvalidArgument (not decodable,
+// the same key twice).
+S3Result<std::vector<NameValue>> parse_tagging_header(std::string_view header);
+
+}  // namespace basalt::s3
