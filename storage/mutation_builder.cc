@@ -52,6 +52,8 @@ size_t MutationBuilder::count() const { return mutations_.size(); }
 Bytes MutationBuilder::finish() {
   BASALT_CHECK(!finished_);
   finished_ = true;
+  // A batch without 64-bit fields would otherwise be finished at 4-byte alignment.
+  builder_.ForceVectorAlignment(8, 1, 8);
   const auto* offsets =
       reinterpret_cast<const flatbuffers::Offset<fb::Mutation>*>(mutations_.data());
   static_assert(sizeof(flatbuffers::Offset<fb::Mutation>) == sizeof(flatbuffers::Offset<void>));
