@@ -3,28 +3,22 @@
 #include <flatbuffers/flatbuffers.h>
 
 #include "protocol/s3/generated/object_generated.h"
+#include "protocol/s3/object_meta.h"
 
 namespace basalt::s3 {
-namespace {
-
-std::string text(const flatbuffers::String* value) { return value == nullptr ? std::string() : value->str(); }
-
-}  // namespace
 
 Result<Bucket> decode_bucket(std::string_view name, Bytes meta, uint64_t seq) {
-  flatbuffers::Verifier verifier(meta.data(), meta.size());
-  if (meta.empty() || !verifier.VerifyBuffer<fb::Bucket>(nullptr)) {
-    return fail(Code::kCorrupt, "bucket row " + std::string(name) + " is malformed");
-  }
-  const auto* row = flatbuffers::GetRoot<fb::Bucket>(meta.data());
+  auto row = MetaView<fb::Bucket>::open(meta);
+  if (!row) return fail(Code::kCorrupt, "bucket row " + std::string(name) + " is malformed");
   Bucket bucket;
   bucket.name = name;
-  bucket.space = row->space();
-  bucket.owner_id = text(row->owner());
-  bucket.created_ms = row->created_ms();
-  bucket.region = text(row->region());
-  bucket.object_lock = row->object_lock();
-  bucket.ownership = text(row->ownership());
+  const fb::Bucket& fields = **row;
+  bucket.space = fields.space();
+  bucket.owner_id = text_of(fields.owner());
+  bucket.created_ms = fields.created_ms();
+  bucket.region = text_of(fields.region());
+  bucket.object_lock = fields.object_lock();
+  bucket.ownership = text_of(fields.ownership());
   bucket.seq = seq;
   // Space 0 is the control space: a row that names it would open the control tables to object requests.
   if (bucket.space == 0) return fail(Code::kCorrupt, "bucket row " + std::string(name) + " has space 0");
