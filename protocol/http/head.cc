@@ -34,6 +34,7 @@ constexpr std::array<bool, 256> make_host_table() {
 constexpr auto kHostByte = make_host_table();
 
 constexpr size_t kMethodBytesMax = 32;
+constexpr size_t kRequestLineMax = kMethodBytesMax + 1 + kTargetBytesMax + 11;  // method SP target SP version CR LF
 
 constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
 constexpr bool digit(char c) { return c >= '0' && c <= '9'; }
@@ -390,9 +391,9 @@ HeadResult parse_request_head(Bytes data, size_t scanned, RequestHead& head) {
   Wrong wrong = find_end(text, size, scanned > skipped ? scanned - skipped : 0, head_size);
   if (wrong.status != HeadStatus::kComplete) return {wrong.status, 0, wrong.reason};
   if (head_size == 0 || head_size > kHeadBytesMax) {
-    if (size <= kTargetBytesMax && head_size == 0) return {HeadStatus::kNeedMore};
+    if (size < kRequestLineMax && head_size == 0) return {HeadStatus::kNeedMore};
     // Long already: is it the target that does not end?
-    if (std::memchr(text, '\n', std::min(size, kTargetBytesMax + 64)) == nullptr) {
+    if (std::memchr(text, '\n', std::min(size, kRequestLineMax)) == nullptr) {
       return {HeadStatus::kTargetTooLong, 0, "target too long"};
     }
     if (head_size == 0 && size < kHeadBytesMax) return {HeadStatus::kNeedMore};
