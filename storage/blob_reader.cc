@@ -1,0 +1,302 @@
+#include "storage/blob_reader.h"
+
+#include <fmt/core.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/crc32c.h"
+#include "base/log.h"
+#include "storage/segment_format.h"
+
+namespace basalt::storage {
+namespace {
+
+constexpr size_t kFreeReadsMax = 64;
+
+uint64_t mix(uint64_t value) {  // splitmix64's finalizer
+  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9u;
+  value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
+  return value ^ (value >> 31);
+}
+
+// cachestat(2), Linux 6.5; the C library does not know it yet.
+constexpr long kCachestatNumber = 451;
+struct CachestatRange {
+  uint64_t offset, length;
+};
+struct Cachestat {
+  uint64_t cached, dirty, writeback, evicted, recently_evicted;
+};
+
+FileKind file_kind(BlobKind kind) {
+  if (kind == BlobKind::kLog) return FileKind::kLog;
+  return kind == BlobKind::kBulk ? FileKind::kBulk : FileKind::kOwn;
+}
+
+bool is_stored(const BlobRef& blob) {
+  auto kind = static_cast<BlobKind>(blob.kind);
+  return (kind == BlobKind::kLog || kind == BlobKind::kBulk || kind == BlobKind::kFile) && blob.length > 0 &&
+         blob.length <= kBlobBytesMax && (kind != BlobKind::kLog || blob.length <= kInlineBodyBytesMax);
+}
+
+}  // namespace
+
+size_t BlobReader::RefHash::operator()(const BlobRef& ref) const {
+  return mix(ref.offset ^ mix((uint64_t{ref.file} << 32) | ref.generation));
+}
+
+BlobReader::BlobReader(LocalFiles& files, Io& io, RunQueue& run_queue, BufferPool& buffers,
+                       EngineStats& stats)
+    : files_(files),
+      io_(io),
+      run_queue_(run_queue),
+      buffers_(buffers),
+      stats_(stats),
+      verified_(kVerifiedChunksMax) {}
+
+BlobReader::~BlobReader() { BASALT_CHECK(in_flight_ == 0); }
+
+Result<BlobReader::OpenFile*> BlobReader::open_file(const BlobRef& blob) {
+  if (!closing_.empty()) close_evicted();
+  if (auto found = open_by_number_.find(blob.file); found != open_by_number_.end()) {
+    open_.splice(open_.begin(), open_, found->second);
+    return &open_.front();
+  }
+  std::string path = LocalFiles::path_of(file_kind(static_cast<BlobKind>(blob.kind)), blob.file);
+  UniqueFd fd(::openat(files_.directory_fd(), path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) {
+    if (errno == ENOENT) return std::unexpected(corrupt(blob, 0, "the file is missing"));
+    return fail_errno(errno, "open " + path);
+  }
+  // Readers ask for what they need in pieces of up to 1 MiB; read-ahead would only fill the cache with neighbours.
+  ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM);
+  if (open_.size() >= kReadFdsMax) {
+    for (auto it = std::prev(open_.end());; --it) {
+      if (it->users == 0) {
+        // A FileRange may still be in use by a reader: closed when the guards of now are gone.
+        closing_.push_back({std::move(it->fd), files_.guards().advance()});
+        open_by_number_.erase(it->number);
+        open_.erase(it);
+        break;
+      }
+      if (it == open_.begin()) break;
+    }
+  }
+  open_.push_front({blob.file, std::move(fd), 0});
+  open_by_number_[blob.file] = open_.begin();
+  return &open_.front();
+}
+
+void BlobReader::close_evicted() {
+  std::erase_if(closing_, [this](const Closing& one) { return files_.guards().passed(one.stamp); });
+}
+
+std::unique_ptr<BlobReader::Read> BlobReader::take_read() {
+  if (free_reads_.empty()) return std::make_unique<Read>();
+  std::unique_ptr<Read> read = std::move(free_reads_.back());
+  free_reads_.pop_back();
+  return read;
+}
+
+void BlobReader::read(ReadBlob& request) {
+  const BlobRef& blob = request.blob;
+  auto refuse = [&](Error error) {
+    request.result = std::unexpected(std::move(error));
+    run_queue_.post(request);
+  };
+  if (!is_stored(blob) || request.length == 0 || request.length > kBlobReadBytesMax || request.offset >= blob.length ||
+      request.length > blob.length - request.offset) {
+    return refuse({Code::kInvalid, "range of a blob"});
+  }
+  auto kind = static_cast<BlobKind>(blob.kind);
+  auto file = open_file(blob);
+  if (!file) return refuse(file.error());
+
+  std::unique_ptr<Read> owned = take_read();
+  Read& read = *owned;
+  read.request = &request;
+  read.file = *file;
+  read.table = nullptr;
+  read.table_behind_data = false;
+  read.first_chunk = request.offset / kBlobChunkBytes;
+  read.last_chunk = (request.offset + request.length - 1) / kBlobChunkBytes;
+  uint64_t begin = read.first_chunk * kBlobChunkBytes;
+  uint64_t end = std::min((read.last_chunk + 1) * kBlobChunkBytes, blob.length);
+  uint64_t table_bytes = chunk_table_bytes(blob.length);
+  if (table_bytes > 0) read.table = cached_table(blob);
+  bool need_table = table_bytes > 0 && read.table == nullptr;
+  if (need_table && kind == BlobKind::kLog) {
+    // At most two chunks and eight bytes, next to each other.
+    read.table_behind_data = true;
+    read.first_chunk = 0;
+    read.last_chunk = chunk_count(blob.length) - 1;
+    begin = 0;
+    end = chunk_table_offset(kind, blob.length) + table_bytes;
+    need_table = false;
+  }
+  read.data = buffers_.take(end - begin);
+  if (need_table) read.table_buffer = buffers_.take(table_bytes);
+  if (!read.data || (need_table && !read.table_buffer)) {
+    read.data.release();
+    read.table_buffer.release();
+    if (free_reads_.size() < kFreeReadsMax) free_reads_.push_back(std::move(owned));
+    return refuse({Code::kBusy, "no buffer for a read"});
+  }
+  owned.release();  // comes back in answer()
+  ++read.file->users;
+  ++in_flight_;
+  read.pending = 1;  // held while starting, so that an operation that ends at once does not finish the read
+  start(read, read.data_op, read.data.data(), static_cast<uint32_t>(end - begin), blob.offset + begin);
+  if (need_table) {
+    start(read, read.table_op, read.table_buffer.data(), static_cast<uint32_t>(table_bytes),
+          blob.offset + chunk_table_offset(kind, blob.length));
+  }
+  if (--read.pending == 0) finish(read);
+}
+
+void BlobReader::start(Read& read, Op& op, uint8_t* data, uint32_t length, uint64_t offset) {
+  op.result = length;
+  op.length = length;
+  iovec target{data, length};
+  ssize_t got = ::preadv2(read.file->fd.get(), &target, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+  if (got == static_cast<ssize_t>(length)) return;
+  // What was not resident; a partial answer is thrown away, it is rare.
+  op.fn = &BlobReader::op_ended;
+  op.reader = this;
+  op.read = &read;
+  op.kind = IoOp::Kind::kRead;
+  op.fd = read.file->fd.get();
+  op.data = data;
+  op.offset = offset;
+  ++read.pending;
+  io_.submit(op);
+}
+
+void BlobReader::op_ended(Completion& completion) {
+  auto& op = static_cast<Op&>(completion);
+  if (--op.read->pending == 0) op.reader->finish(*op.read);
+}
+
+void BlobReader::finish(Read& read) { answer(read, verify(read)); }
+
+Error BlobReader::corrupt(const BlobRef& blob, uint64_t offset, const char* what) {
+  stats_.corrupt_reads.fetch_add(1, std::memory_order_relaxed);
+  std::string path = LocalFiles::path_of(file_kind(static_cast<BlobKind>(blob.kind)), blob.file);
+  log_error("stored bytes are damaged", {{"file", path}, {"offset", offset}, {"blob_offset", blob.offset},
+                                         {"blob_length", blob.length}, {"reason", what}});
+  return {Code::kCorrupt, fmt::format("{} at {}: {}", path, offset, what)};
+}
+
+Status BlobReader::verify(Read& read) {
+  const BlobRef& blob = read.request->blob;
+  for (const Op* op : {&read.data_op, &read.table_op}) {
+    if (op == &read.table_op && !read.table_buffer) continue;
+    if (op->result < 0) {
+      stats_.io_errors.fetch_add(1, std::memory_order_relaxed);
+      return fail_errno(static_cast<int>(-op->result), fmt::format("read of file {:08x} at {}", blob.file, op->offset));
+    }
+    if (op->result != static_cast<int64_t>(op->length)) {
+      return std::unexpected(corrupt(blob, blob.offset, "the file ends before the blob does"));
+    }
+  }
+  uint64_t begin = read.first_chunk * kBlobChunkBytes;
+  uint64_t chunks = chunk_count(blob.length);
+  if (chunks > 1 && read.table == nullptr) {
+    Bytes bytes = read.table_behind_data
+                      ? Bytes(read.data.data() + chunk_table_offset(BlobKind::kLog, blob.length), chunks * 4)
+                      : Bytes(read.table_buffer.data(), chunks * 4);
+    if (crc32c(bytes, blob.generation) != blob.root) {
+      return std::unexpected(corrupt(blob, blob.offset + blob.length, "checksum of the chunk table"));
+    }
+    auto table = std::make_shared<Table>(chunks);
+    std::memcpy(table->data(), bytes.data(), bytes.size());
+    read.table = table;
+    if (!read.table_behind_data) cache_table(blob, read.table);
+  }
+  for (uint64_t chunk = read.first_chunk; chunk <= read.last_chunk; ++chunk) {
+    uint64_t start = chunk * kBlobChunkBytes;
+    size_t length = std::min<uint64_t>(kBlobChunkBytes, blob.length - start);
+    uint32_t crc = crc32c(Bytes(read.data.data() + (start - begin), length), blob.generation);
+    if (crc != (chunks > 1 ? (*read.table)[chunk] : blob.root)) {
+      return std::unexpected(corrupt(blob, blob.offset + start, "checksum of the data"));
+    }
+    uint64_t tag = chunk_tag(blob, chunk);
+    verified_[tag % kVerifiedChunksMax] = tag;
+  }
+  return {};
+}
+
+void BlobReader::answer(Read& read, Status status) {
+  ReadBlob& request = *read.request;
+  if (status) {
+    uint64_t begin = read.first_chunk * kBlobChunkBytes;
+    Bytes data(read.data.data() + (request.offset - begin), request.length);
+    request.result = BlobSlice{std::move(read.data), data};
+    stats_.blob_reads.fetch_add(1, std::memory_order_relaxed);
+    stats_.blob_read_bytes.fetch_add(request.length, std::memory_order_relaxed);
+  } else {
+    request.result = std::unexpected(status.error());
+  }
+  read.data.release();
+  read.table_buffer.release();
+  read.table = nullptr;
+  --read.file->users;
+  --in_flight_;
+  std::unique_ptr<Read> owned(&read);
+  if (free_reads_.size() < kFreeReadsMax) free_reads_.push_back(std::move(owned));
+  run_queue_.post(request);
+}
+
+std::shared_ptr<const BlobReader::Table> BlobReader::cached_table(const BlobRef& blob) {
+  auto found = tables_by_ref_.find(blob);
+  if (found == tables_by_ref_.end()) return nullptr;
+  tables_.splice(tables_.begin(), tables_, found->second);
+  return tables_.front().table;
+}
+
+void BlobReader::cache_table(const BlobRef& blob, std::shared_ptr<const Table> table) {
+  if (tables_by_ref_.contains(blob)) return;
+  table_bytes_ += table->size() * 4;
+  tables_.push_front({blob, std::move(table)});
+  tables_by_ref_[blob] = tables_.begin();
+  while (table_bytes_ > kTableCacheBytesMax && tables_.size() > 1) {
+    table_bytes_ -= tables_.back().table->size() * 4;
+    tables_by_ref_.erase(tables_.back().ref);
+    tables_.pop_back();
+  }
+}
+
+// Never 0, which marks an unused place.
+uint64_t BlobReader::chunk_tag(const BlobRef& blob, uint64_t chunk) {
+  return mix((blob.offset + chunk * kBlobChunkBytes) ^ mix((uint64_t{blob.file} << 32) | blob.generation)) | 1;
+}
+
+std::optional<FileRange> BlobReader::file_range(const BlobRef& blob, uint64_t offset, uint64_t length) {
+  auto kind = static_cast<BlobKind>(blob.kind);
+  if (!residency_known_ || (kind != BlobKind::kBulk && kind != BlobKind::kFile) || !is_stored(blob)) return std::nullopt;
+  // Below this a read and one writev of head and body is cheaper than a sendfile of its own.
+  if (blob.length < kBlobChunkBytes || length == 0 || length > kFileRangeBytesMax) return std::nullopt;
+  if (offset >= blob.length || length > blob.length - offset) return std::nullopt;
+  for (uint64_t chunk = offset / kBlobChunkBytes; chunk <= (offset + length - 1) / kBlobChunkBytes; ++chunk) {
+    uint64_t tag = chunk_tag(blob, chunk);
+    if (verified_[tag % kVerifiedChunksMax] != tag) return std::nullopt;
+  }
+  auto file = open_file(blob);
+  if (!file) return std::nullopt;
+  int fd = (*file)->fd.get();
+  CachestatRange range{blob.offset + offset, length};
+  Cachestat state{};
+  if (::syscall(kCachestatNumber, fd, &range, &state, 0u) != 0) {
+    if (errno == ENOSYS || errno == EPERM) residency_known_ = false;
+    return std::nullopt;
+  }
+  uint64_t pages = (range.offset + length - 1) / kBlockBytes - range.offset / kBlockBytes + 1;
+  if (state.cached < pages) return std::nullopt;
+  return FileRange{fd, range.offset, length};
+}
+
+}  // namespace basalt::storage

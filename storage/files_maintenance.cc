@@ -1,0 +1,412 @@
+// The maintenance thread: everything that blocks and is not on anybody's way. Prepares segments and own files, writes
+// zeros ahead of the lanes, recycles emptied segments, unlinks own files, watches free space.
+#include <sys/statfs.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "storage/files_local.h"
+
+namespace basalt::storage {
+namespace {
+
+constexpr auto kIdlePeriod = std::chrono::milliseconds(100);
+// Below max(64 MiB + two log segments, 2 %) of free space writes are refused, so that erases, checkpoints and
+// collection always have room; a share of small disks only (48 MiB of 1 GiB), bounded on huge ones.
+constexpr uint64_t kLowWaterBytesMin = 64u << 20;
+constexpr uint64_t kLowWaterBytesMax = uint64_t{32} << 30;
+
+struct FreeDeleter {
+  void operator()(uint8_t* memory) const { std::free(memory); }
+};
+
+uint32_t new_generation(uint32_t old) {
+  for (;;) {
+    auto generation = static_cast<uint32_t>(random_u64());
+    if (generation != 0 && generation != old) return generation;
+  }
+}
+
+// Where the first block lies that was never written: the file system converts unwritten extents at the first write,
+// so it knows. Everything before may be written with one flush.
+uint64_t first_hole(int fd, uint64_t size) {
+  off_t hole = ::lseek(fd, static_cast<off_t>(kSegmentDataOffset), SEEK_HOLE);
+  if (hole < 0) return kSegmentDataOffset;
+  return std::min(size, static_cast<uint64_t>(hole) / kBlockBytes * kBlockBytes);
+}
+
+}  // namespace
+
+void LocalFiles::maintain() {
+  auto next_space_check = std::chrono::steady_clock::now();
+  for (;;) {
+    {
+      std::unique_lock lock(mutex_);
+      kicked_.wait_for(lock, kIdlePeriod, [this] { return kick_ || stopping_; });
+      if (stopping_) return;
+      kick_ = false;
+    }
+    bool more = true;
+    while (more) {
+      more = supply_cores();
+      more |= zero_ahead();
+      more |= reclaim_segments();
+      more |= unlink_own_files();
+      if (auto now = std::chrono::steady_clock::now(); now >= next_space_check) {
+        refresh_space();
+        next_space_check = now + kIdlePeriod;
+      }
+      std::unique_lock lock(mutex_);
+      if (stopping_) return;
+    }
+    flush_log();
+  }
+}
+
+// An error of the device ends writing; a full disk is reported to who waits and tried again later.
+void LocalFiles::note_failure(const Error& error, const char* what) {
+  if (error.code == Code::kNoSpace) {
+    log_warn("no space", {{"for", what}, {"detail", error.detail}});
+  } else {
+    poison(std::string(what) + ": " + error.detail);
+  }
+}
+
+// One round over the cores; true if anything was prepared.
+bool LocalFiles::supply_cores() {
+  bool did = false;
+  for (unsigned number = 0; number < core_count_; ++number) {
+    Core& core = *cores_[number];
+    std::unique_lock lock(mutex_);
+    if (!healthy()) return false;
+    bool log = core.log.wanted && core.log.ready == nullptr;
+    bool bulk = core.bulk.wanted && core.bulk.ready == nullptr;
+    unsigned own = core.own_ready.size() < core.own_target / 2 + 1 && core.own_target > 0
+                       ? core.own_target - static_cast<unsigned>(core.own_ready.size())
+                       : 0;
+    lock.unlock();
+    auto supply = [&](auto& slot, auto prepare, const char* what) {
+      auto prepared = prepare(number);
+      if (!prepared) note_failure(prepared.error(), what);
+      std::unique_lock relock(mutex_);
+      slot.wanted = false;
+      if (prepared) {
+        slot.ready = *prepared;
+        did = true;
+      } else if (slot.needed) {
+        slot.error = prepared.error();
+      }
+      if (std::exchange(slot.needed, false)) poke_locked(core);
+    };
+    if (log) supply(core.log, [this](unsigned n) { return prepare_log(n); }, "prepare log segment");
+    if (bulk) supply(core.bulk, [this](unsigned n) { return prepare_bulk(n); }, "prepare bulk segment");
+    if (own > 0) {
+      Status made = make_own_files(number, own);
+      if (!made) note_failure(made.error(), "create own file");
+      lock.lock();
+      if (made) {
+        did = true;
+      } else {
+        core.own_target = static_cast<unsigned>(core.own_ready.size());  // not again until somebody asks
+        if (core.own_needed && core.own_ready.empty()) core.own_error = made.error();
+      }
+      if (std::exchange(core.own_needed, false)) poke_locked(core);
+    }
+  }
+  return did;
+}
+
+bool LocalFiles::zero_ahead() {
+  bool did = false;
+  for (auto& core : cores_) {
+    std::shared_ptr<LogSegment> segment;
+    {
+      std::unique_lock lock(mutex_);
+      segment = core->log_active;
+    }
+    if (segment == nullptr || !healthy()) continue;
+    LogSegment::Range range = segment->begin_zeroing();
+    if (range.begin == range.end) continue;
+    Status written = write_at(segment->fd.get(), Bytes(zeros_, range.end - range.begin), range.begin, "zero log segment");
+    // Synced here, so that the journal commit for the converted extents is not left to the lane's next batch.
+    if (written) written = sync_file(segment->fd.get(), "sync log segment");
+    if (!written && written.error().code != Code::kNoSpace) poison(written.error().detail);
+    bool lane_waits = segment->end_zeroing(written.has_value());
+    if (lane_waits) {
+      std::unique_lock lock(mutex_);
+      poke_locked(*core);
+    }
+    did |= written.has_value();
+  }
+  return did;
+}
+
+// --- Segments
+
+Result<UniqueFd> LocalFiles::open_direct(const std::string& path, int flags) {
+  if (direct_io_) {
+    UniqueFd fd(::openat(directory_.get(), path.c_str(), flags | O_CLOEXEC | O_DIRECT, 0600));
+    if (fd) return fd;
+    if (errno != EINVAL) return fail_errno(errno, "open " + path);
+    log_warn("the file system knows no O_DIRECT; writes go through the page cache");
+    direct_io_ = false;
+    flags &= ~O_EXCL;  // the failed open may have left the file behind
+  }
+  UniqueFd fd(::openat(directory_.get(), path.c_str(), flags | O_CLOEXEC, 0600));
+  if (!fd) return fail_errno(errno, "open " + path);
+  return fd;
+}
+
+void LocalFiles::remove_file(FileKind kind, uint32_t number) {
+  std::string path = path_of(kind, number);
+  // Cores keep descriptors for reading in a cache; truncating gives the space back now and not when those go.
+  UniqueFd fd(::openat(directory_.get(), path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (fd && ::ftruncate(fd.get(), 0) != 0) log_warn("cannot truncate", {{"file", path}});
+  if (::unlinkat(directory_.get(), path.c_str(), 0) != 0 && errno != ENOENT) {
+    log_warn("cannot remove", {{"file", path}, {"errno", errno}});
+  }
+}
+
+Result<SegmentEntry*> LocalFiles::create_segment(FileKind kind, UniqueFd& fd) {
+  BASALT_TRY(number, take_number());
+  uint64_t size = kind == FileKind::kLog ? superblock_.log_segment_bytes : superblock_.bulk_segment_bytes;
+  std::string path = path_of(kind, number);
+  auto create = [&]() -> Status {
+    BASALT_TRY(file, open_direct(path, O_RDWR | O_CREAT | O_EXCL));
+    fd = std::move(file);
+    if (::fallocate(fd.get(), 0, 0, static_cast<off_t>(size)) != 0) {
+      if (errno != EOPNOTSUPP) return fail_errno(errno, "allocate " + path);
+      if (::ftruncate(fd.get(), static_cast<off_t>(size)) != 0) return fail_errno(errno, "size " + path);
+    }
+    BASALT_CHECK_OK(sync_file(fd.get(), "sync " + path));
+    const char* name = kind == FileKind::kLog ? "log" : "bulk";
+    UniqueFd directory(::openat(directory_.get(), name, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory) return fail_errno(errno, std::string("open directory ") + name);
+    return sync_file(directory.get(), std::string("sync directory ") + name);
+  };
+  if (Status created = create(); !created) {
+    fd.reset();
+    remove_file(kind, number);
+    return std::unexpected(created.error());
+  }
+  auto entry = std::make_unique<SegmentEntry>();
+  entry->number = number;
+  entry->kind = kind;
+  entry->size_bytes = size;
+  SegmentEntry* result = entry.get();
+  std::unique_lock lock(mutex_);
+  index_segment(*entry);
+  segments_.push_back(std::move(entry));
+  return result;
+}
+
+// An emptied segment, or a new one.
+Result<SegmentEntry*> LocalFiles::raw_segment(FileKind kind, UniqueFd& fd) {
+  SegmentEntry* entry = nullptr;
+  {
+    std::unique_lock lock(mutex_);
+    auto& raw = kind == FileKind::kLog ? raw_log_ : raw_bulk_;
+    if (!raw.empty()) {
+      entry = raw.back();
+      raw.pop_back();
+    }
+  }
+  if (entry == nullptr) return create_segment(kind, fd);
+  BASALT_TRY(file, open_direct(path_of(kind, entry->number), O_RDWR));
+  fd = std::move(file);
+  return entry;
+}
+
+// The first copy, synced, then the second: a segment in reuse always has a valid header, old or new.
+Status LocalFiles::write_header(SegmentEntry& entry, int fd, bool fresh) {
+  SegmentHeader header;
+  header.uuid = superblock_.uuid;
+  header.number = entry.number;
+  header.generation = entry.generation.load(std::memory_order_relaxed);
+  header.kind = static_cast<uint8_t>(entry.kind);
+  header.lane = entry.lane;
+  header.lane_count = entry.lane_count;
+  header.epoch = entry.epoch;
+  header.sequence = entry.sequence;
+  header.size_bytes = entry.size_bytes;
+  std::unique_ptr<uint8_t, FreeDeleter> block(static_cast<uint8_t*>(std::aligned_alloc(kBlockBytes, kBlockBytes)));
+  BASALT_CHECK(block != nullptr);
+  encode_segment_header(header, MutableBytes(block.get(), kBlockBytes));
+  BASALT_CHECK_OK(write_at(fd, Bytes(block.get(), kBlockBytes), 0, "write segment header"));
+  if (!fresh) BASALT_CHECK_OK(sync_file(fd, "sync segment header"));
+  BASALT_CHECK_OK(write_at(fd, Bytes(block.get(), kBlockBytes), kBlockBytes, "write segment header"));
+  return sync_file(fd, "sync segment header");
+}
+
+Result<std::shared_ptr<LogSegment>> LocalFiles::prepare_log(unsigned number) {
+  auto segment = std::make_shared<LogSegment>();
+  BASALT_TRY(entry, raw_segment(FileKind::kLog, segment->fd));
+  bool fresh = entry->generation.load(std::memory_order_relaxed) == 0;
+  {
+    std::unique_lock lock(mutex_);
+    entry->generation = new_generation(entry->generation);
+    entry->lane = number;
+    entry->lane_count = core_count_;
+    entry->epoch = superblock_.epoch;
+    entry->sequence = ++cores_[number]->log_sequence;
+    entry->live.store(0, std::memory_order_relaxed);
+    entry->foreign = false;
+    entry->last_lsn = UINT64_MAX;
+    entry->state = SegmentEntry::State::kPrepared;
+  }
+  BASALT_CHECK_OK(write_header(*entry, segment->fd.get(), fresh));
+  segment->entry = entry;
+  segment->number = entry->number;
+  segment->generation = entry->generation;
+  segment->size = entry->size_bytes;
+  segment->position = kSegmentDataOffset;
+  segment->zeroed_to = fresh ? kSegmentDataOffset : first_hole(segment->fd.get(), entry->size_bytes);
+  return segment;
+}
+
+Result<std::shared_ptr<BulkSegment>> LocalFiles::prepare_bulk(unsigned number) {
+  auto segment = std::make_shared<BulkSegment>();
+  BASALT_TRY(entry, raw_segment(FileKind::kBulk, segment->fd));
+  bool fresh = entry->generation.load(std::memory_order_relaxed) == 0;
+  {
+    std::unique_lock lock(mutex_);
+    entry->generation = new_generation(entry->generation);
+    entry->lane = number;
+    entry->lane_count = core_count_;
+    entry->epoch = superblock_.epoch;
+    entry->sequence = 0;
+    entry->live.store(0, std::memory_order_relaxed);
+    entry->foreign = false;
+    entry->state = SegmentEntry::State::kPrepared;
+  }
+  BASALT_CHECK_OK(write_header(*entry, segment->fd.get(), fresh));
+  segment->entry = entry;
+  segment->number = entry->number;
+  segment->generation = entry->generation;
+  segment->size = entry->size_bytes;
+  return segment;
+}
+
+bool LocalFiles::reclaim_segments() {
+  std::vector<SegmentEntry*> surplus;
+  {
+    std::unique_lock lock(mutex_);
+    if (!reclaim_due_ || !healthy()) return false;
+    bool blocked = false;
+    for (auto& entry : segments_) {
+      if (!is_reclaimable(*entry)) {
+        // Emptied, but a reader or writer still holds it: look again, nobody will tell us.
+        blocked |= entry->state == SegmentEntry::State::kSealed && entry->live.load(std::memory_order_relaxed) <= 0;
+        continue;
+      }
+      auto& raw = entry->kind == FileKind::kLog ? raw_log_ : raw_bulk_;
+      uint64_t size = entry->kind == FileKind::kLog ? superblock_.log_segment_bytes : superblock_.bulk_segment_bytes;
+      entry->live.store(0, std::memory_order_relaxed);
+      if (raw.size() < kSpareSegmentsMax && entry->size_bytes == size && entry->generation != 0) {
+        entry->state = SegmentEntry::State::kRaw;
+        raw.push_back(entry.get());
+      } else {
+        entry->state = SegmentEntry::State::kGone;
+        surplus.push_back(entry.get());
+      }
+    }
+    reclaim_due_ = blocked;
+  }
+  for (SegmentEntry* entry : surplus) remove_file(entry->kind, entry->number);
+  return !surplus.empty();
+}
+
+// --- Own files
+
+Status LocalFiles::make_own_files(unsigned number, unsigned count) {
+  std::vector<OwnFile> made;
+  std::vector<std::string> directories;
+  Status status;
+  for (unsigned i = 0; i < count && status; ++i) {
+    status = [&]() -> Status {
+      BASALT_TRY(file_number, take_number());
+      std::string path = path_of(FileKind::kOwn, file_number);
+      std::string directory = path.substr(0, path.rfind('/'));
+      UniqueFd blob(::openat(directory_.get(), "blob", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+      if (!blob) return fail_errno(errno, "open directory blob");
+      BASALT_CHECK_OK(make_directory(blob.get(), directory.substr(directory.rfind('/') + 1).c_str()));
+      BASALT_TRY(file, open_direct(path, O_RDWR | O_CREAT | O_EXCL));
+      made.push_back({file_number, std::move(file)});
+      if (directories.empty() || directories.back() != directory) directories.push_back(directory);
+      return {};
+    }();
+  }
+  for (const std::string& path : directories) {
+    if (!status) break;
+    UniqueFd directory(::openat(directory_.get(), path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory) {
+      status = fail_errno(errno, "open directory " + path);
+    } else {
+      status = sync_file(directory.get(), "sync directory " + path);
+    }
+  }
+  if (!status) {
+    for (OwnFile& file : made) remove_file(FileKind::kOwn, file.number);
+    return status;
+  }
+  std::unique_lock lock(mutex_);
+  for (OwnFile& file : made) {
+    own_files_[file.number].held = true;
+    cores_[number]->own_ready.push_back(std::move(file));
+  }
+  return {};
+}
+
+bool LocalFiles::unlink_own_files() {
+  std::vector<uint32_t> numbers;
+  {
+    std::unique_lock lock(mutex_);
+    size_t count = unlink_queue_.size();
+    for (size_t i = 0; i < count; ++i) {
+      Unlink item = unlink_queue_.front();
+      unlink_queue_.pop_front();
+      auto found = own_files_.find(item.number);
+      if (found == own_files_.end()) continue;
+      OwnEntry& entry = found->second;
+      if (entry.live > 0 || entry.held) {  // a copy took it up meanwhile
+        entry.queued = false;
+        continue;
+      }
+      if (!guards_.passed(std::max(item.stamp, entry.stamp))) {
+        unlink_queue_.push_back(item);  // tried again each period
+        continue;
+      }
+      own_files_.erase(found);
+      numbers.push_back(item.number);
+    }
+  }
+  for (uint32_t number : numbers) remove_file(FileKind::kOwn, number);
+  return !numbers.empty();
+}
+
+void LocalFiles::refresh_space() {
+  struct statfs info{};
+  if (::fstatfs(directory_.get(), &info) != 0) return;
+  uint64_t block = static_cast<uint64_t>(info.f_bsize);
+  uint64_t disk = info.f_blocks * block;
+  uint64_t low_water = std::max(kLowWaterBytesMin + 2 * superblock_.log_segment_bytes, disk / 50);
+  low_water = std::min({low_water, kLowWaterBytesMax, disk / 64 * 3});
+  std::unique_lock lock(mutex_);
+  disk_bytes_ = disk;
+  disk_free_bytes_ = info.f_bavail * block;
+  uint64_t reusable = raw_log_.size() * superblock_.log_segment_bytes + raw_bulk_.size() * superblock_.bulk_segment_bytes;
+  bool below = disk_free_bytes_ + reusable < low_water;
+  if (below != below_low_water_.exchange(below, std::memory_order_relaxed)) {
+    lock.unlock();
+    if (below) {
+      log_warn("free space is below the low-water mark; writes are refused", {{"low_water_bytes", low_water}});
+    } else {
+      log_info("free space is above the low-water mark again");
+    }
+  }
+}
+
+}  // namespace basalt::storage

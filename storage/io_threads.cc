@@ -1,0 +1,165 @@
+// Io over a few threads that make blocking calls, for hosts that deny io_uring. Slower, with the same promises.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <condition_variable>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "storage/io_backends.h"
+
+namespace basalt::storage {
+namespace {
+
+// Per core. Two log batches and their neighbours' blob writes keep this many busy; more only add context switches.
+constexpr unsigned kThreads = 6;
+
+int64_t transfer(IoOp& op, bool write) {
+  while (op.done_bytes < op.length) {
+    uint8_t* data = op.data + op.done_bytes;
+    size_t left = op.length - op.done_bytes;
+    auto offset = static_cast<off_t>(op.offset + op.done_bytes);
+    ssize_t got = write ? ::pwrite(op.fd, data, left, offset) : ::pread(op.fd, data, left, offset);
+    if (got < 0) {
+      if (errno == EINTR || errno == EAGAIN) continue;
+      return -errno;
+    }
+    if (got == 0) {
+      if (write) return -EIO;
+      break;
+    }
+    op.done_bytes += static_cast<uint32_t>(got);
+  }
+  return op.done_bytes;
+}
+
+int64_t data_sync(int fd) {
+  while (::fdatasync(fd) != 0) {
+    if (errno != EINTR) return -errno;
+  }
+  return 0;
+}
+
+int64_t carry_out(IoOp& op) {
+  switch (op.kind) {
+    case IoOp::Kind::kRead:
+      return transfer(op, false);
+    case IoOp::Kind::kWrite:
+      return transfer(op, true);
+    case IoOp::Kind::kDataSync:
+      return data_sync(op.fd);
+    case IoOp::Kind::kWriteDataSync: {
+      int64_t written = transfer(op, true);
+      if (written < 0) return written;
+      int64_t synced = data_sync(op.fd);
+      return synced < 0 ? synced : written;
+    }
+    case IoOp::Kind::kAllocate:
+      while (::fallocate(op.fd, 0, 0, static_cast<off_t>(op.offset)) != 0) {
+        if (errno != EINTR) return -errno;
+      }
+      return 0;
+  }
+  return -EINVAL;
+}
+
+class ThreadPoolIo final : public Io {
+ public:
+  explicit ThreadPoolIo(RunQueue& run_queue) : run_queue_(run_queue) {}
+
+  Status init() {
+    try {
+      for (unsigned i = 0; i < kThreads; ++i) threads_.emplace_back([this] { work(); });
+    } catch (const std::system_error& error) {
+      return fail(Code::kIo, std::string("cannot start an I/O thread: ") + error.what());
+    }
+    return {};
+  }
+
+  ~ThreadPoolIo() override {
+    {
+      std::unique_lock lock(mutex_);
+      stopping_ = true;
+    }
+    work_added_.notify_all();
+    for (auto& thread : threads_) thread.join();  // each leaves only when the queue is empty
+    drain_posted(run_queue_);
+    while (!done_.empty()) run_queue_.post(done_.pop());
+  }
+
+  void submit(IoOp& op) override {
+    op.done_bytes = 0;
+    ++in_flight_;
+    {
+      std::unique_lock lock(mutex_);
+      queue_.push(op);
+    }
+    work_added_.notify_one();
+  }
+
+  bool poll() override {
+    bool did = drain_posted(run_queue_);
+    size_t ended = 0;
+    {
+      std::unique_lock lock(mutex_);
+      while (!done_.empty()) {
+        run_queue_.post(done_.pop());
+        ++ended;
+      }
+    }
+    in_flight_ -= ended;
+    did |= ended > 0;
+    if (did) clear_wake();
+    return did;
+  }
+
+  bool prepare_sleep() override {
+    std::unique_lock lock(mutex_);
+    return done_.empty() && !has_posted();
+  }
+
+  size_t in_flight() const override { return in_flight_; }
+  std::string_view name() const override { return "threads"; }
+
+ private:
+  void work() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      work_added_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+      if (queue_.empty()) return;
+      IoOp& op = queue_.pop();
+      lock.unlock();
+      op.result = carry_out(op);
+      lock.lock();
+      bool first = done_.empty();
+      done_.push(op);
+      if (first) {
+        // Under the lock, so that the poll() that empties the list is not followed by a stale wake it did not clear.
+        uint64_t one = 1;
+        [[maybe_unused]] ssize_t written = ::write(wake_fd(), &one, sizeof one);
+      }
+    }
+  }
+
+  RunQueue& run_queue_;
+  size_t in_flight_ = 0;
+  std::mutex mutex_;  // guards the lists and stopping_
+  std::condition_variable work_added_;
+  IoOpList queue_;
+  IoOpList done_;
+  bool stopping_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Io>> make_thread_pool_io(RunQueue& run_queue) {
+  auto io = std::make_unique<ThreadPoolIo>(run_queue);
+  BASALT_CHECK_OK(io->init());
+  return io;
+}
+
+}  // namespace basalt::storage

@@ -1,0 +1,287 @@
+// Recovery: reads the log segments again after a crash (or a stop; there is no difference).
+//
+// The segments of one (epoch, lane) form one chain: in order of their sequence, each batch names the last LSN before
+// it. Where the chain breaks there are two cases. Either nothing behind the break was acknowledged: a torn tail, dropped.
+// Or a whole batch further on says that a missing LSN was durable when it was sent: acknowledged data is damaged, and
+// that is never passed over in silence (docs/on-disk-format.md, "Recovery").
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <map>
+#include <vector>
+
+#include "base/log.h"
+#include "storage/files_local.h"
+#include "storage/lane.h"
+#include "storage/segment_format.h"
+
+namespace basalt::storage {
+namespace {
+
+// Read in windows of this size; holds the largest batch.
+constexpr size_t kWindowBytes = 8u << 20;
+static_assert(kWindowBytes >= kBatchBytesMax);
+
+// One segment file, read through a window that moves forward.
+class SegmentReader {
+ public:
+  explicit SegmentReader(std::vector<uint8_t>& memory) : memory_(memory) {}
+
+  Status open(int directory_fd, uint32_t number) {
+    std::string path = LocalFiles::path_of(FileKind::kLog, number);
+    fd_ = UniqueFd(::openat(directory_fd, path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd_) return fail_errno(errno, "open " + path);
+    ::posix_fadvise(fd_.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
+    window_start_ = window_bytes_ = 0;
+    return {};
+  }
+
+  // The bytes at [offset, offset + length), fewer at the end of the file. Valid until the next call.
+  Result<Bytes> at(uint64_t offset, size_t length) {
+    if (offset < window_start_ || offset + length > window_start_ + window_bytes_) {
+      memory_.resize(kWindowBytes);
+      window_bytes_ = 0;
+      BASALT_TRY(got, read_at(fd_.get(), memory_, offset));
+      window_start_ = offset;
+      window_bytes_ = got;
+    }
+    size_t begin = offset - window_start_;
+    size_t end = std::min<size_t>(begin + length, window_bytes_);
+    return Bytes(memory_.data() + begin, end - begin);
+  }
+
+  // A few bytes without filling the window; zeros behind the end of the file.
+  Status peek(uint64_t offset, MutableBytes out) const {
+    BASALT_TRY(got, read_at(fd_.get(), out, offset));
+    std::fill(out.begin() + static_cast<ptrdiff_t>(got), out.end(), 0);
+    return {};
+  }
+
+  // The next offset from `offset` on where the file has data: unwritten extents read as zeros, and take no time.
+  uint64_t skip_hole(uint64_t offset) const {
+    off_t data = ::lseek(fd_.get(), static_cast<off_t>(offset), SEEK_DATA);
+    if (data < 0) return errno == ENXIO ? UINT64_MAX : offset;
+    return std::max<uint64_t>(offset, static_cast<uint64_t>(data) / kBlockBytes * kBlockBytes);
+  }
+
+ private:
+  std::vector<uint8_t>& memory_;
+  UniqueFd fd_;
+  uint64_t window_start_ = 0;
+  size_t window_bytes_ = 0;
+};
+
+struct Segment {
+  LocalFiles::LogFile file;
+  std::optional<BatchHeader> first;  // of the batch right behind the segment header, if it is one
+};
+
+// Where a whole batch is.
+struct Place {
+  size_t segment = 0;
+  uint64_t offset = 0;
+  BatchHeader header;
+};
+
+class ChainReplay {
+ public:
+  ChainReplay(int directory_fd, std::vector<Segment> segments, std::span<const LogPosition> applied,
+              const std::function<Status(const RecoveredRecord&)>& visit, std::vector<uint8_t>& memory)
+      : directory_fd_(directory_fd), segments_(std::move(segments)), applied_(applied), visit_(visit), reader_(memory) {
+    std::sort(segments_.begin(), segments_.end(), [](const Segment& a, const Segment& b) {
+      return a.file.header.sequence < b.file.header.sequence;
+    });
+    epoch_ = segments_.front().file.header.epoch;
+    lane_ = segments_.front().file.header.lane;
+  }
+
+  // Visits; the first damage found is kept in damage().
+  Status run() {
+    uint32_t lane_count = segments_.front().file.header.lane_count;
+    uint64_t lowest = UINT64_MAX;
+    uint64_t highest = 0;
+    for (size_t shard = lane_; shard < applied_.size(); shard += lane_count) {
+      lowest = std::min(lowest, applied_[shard].lsn);
+      highest = std::max(highest, applied_[shard].lsn);
+    }
+    // No shard wrote to this lane, or all that did are in a later epoch.
+    if (lowest == UINT64_MAX || lowest >> kLsnEpochShift > epoch_) return {};
+    BASALT_CHECK_OK(read_firsts());
+
+    // What is known to be in the index, committed: everything up to a checkpoint that some batch tells of, and
+    // everything up to the smallest position of the lane's shards (an idle shard's may be old).
+    uint64_t indexed = lowest;
+    for (const Segment& segment : segments_) {
+      if (segment.first) indexed = std::max(indexed, segment.first->checkpointed_lsn);
+    }
+    size_t start = 0;
+    last_lsn_ = epoch_ << kLsnEpochShift;
+    for (size_t i = 0; i < segments_.size(); ++i) {
+      const auto& first = segments_[i].first;
+      if (first && first->previous_lsn <= indexed) {
+        start = i;
+        last_lsn_ = first->previous_lsn;
+      }
+    }
+    // Segments that were recycled are missing in front; all their records were in the index then, so the shard that
+    // owned the last of them has a position at or behind it.
+    recycled_up_to_ = std::max(indexed, highest);
+    return read_from(Place{start, kSegmentDataOffset, {}});
+  }
+
+  const std::optional<Error>& damage() const { return damage_; }
+  uint64_t records() const { return records_; }
+
+ private:
+  Status read_firsts() {
+    for (Segment& segment : segments_) {
+      BASALT_CHECK_OK(reader_.open(directory_fd_, segment.file.number));
+      std::array<uint8_t, sizeof(BatchHeader)> block{};
+      BASALT_CHECK_OK(reader_.peek(kSegmentDataOffset, block));
+      segment.first = ours(parse_batch_header(block, segment.file.header.generation));
+    }
+    return {};
+  }
+
+  std::optional<BatchHeader> ours(std::optional<BatchHeader> header) const {
+    if (header && (header->epoch != epoch_ || header->lane != lane_)) return std::nullopt;
+    return header;
+  }
+
+  Status read_from(Place place) {
+    for (;;) {
+      BASALT_CHECK_OK(read_segment(place));
+      // `place` is where no whole batch follows the last one. The next segment's first batch goes on, if the lane
+      // moved there.
+      size_t next = place.segment + 1;
+      if (next < segments_.size() && follows_at_start(next, segments_[next].first)) {
+        place = {next, kSegmentDataOffset, {}};
+        continue;
+      }
+      BASALT_TRY(later, find_later(place));
+      if (!later) return {};
+      note_damage(place, *later);
+      last_lsn_ = later->header.previous_lsn;
+      place = *later;
+    }
+  }
+
+  // Segments between are missing only where they were recycled.
+  bool follows_at_start(size_t i, const std::optional<BatchHeader>& first) const {
+    if (!first) return false;
+    if (first->previous_lsn == last_lsn_) return true;
+    uint64_t expected = i == 0 ? 1 : segments_[i - 1].file.header.sequence + 1;
+    bool gap = segments_[i].file.header.sequence > expected;
+    return gap && first->previous_lsn > last_lsn_ && first->previous_lsn <= recycled_up_to_;
+  }
+
+  // Visits batches from `place` on while each follows the one before; leaves `place` behind the last.
+  Status read_segment(Place& place) {
+    const Segment& segment = segments_[place.segment];
+    BASALT_CHECK_OK(reader_.open(directory_fd_, segment.file.number));
+    for (;;) {
+      BASALT_TRY(block, reader_.at(place.offset, sizeof(BatchHeader)));
+      auto header = ours(parse_batch_header(block, segment.file.header.generation));
+      if (!header || header->first_lsn <= last_lsn_) return {};
+      bool follows = header->previous_lsn == last_lsn_ ||
+                     (place.offset == kSegmentDataOffset && follows_at_start(place.segment, header));
+      if (!follows) return {};
+      BASALT_TRY(batch, reader_.at(place.offset, header->bytes));
+      BASALT_TRY(whole, visit_batch(batch, *header, segment.file.number, place.offset,
+                                    [this](const RecoveredRecord& record) -> Status {
+                                      if (record.shard >= applied_.size()) {
+                                        return fail(Code::kCorrupt, fmt::format("log record {} is of shard {}, which is not there",
+                                                                                record.lsn, record.shard));
+                                      }
+                                      if (record.lsn <= applied_[record.shard].lsn) return {};
+                                      ++records_;
+                                      return visit_(record);
+                                    }));
+      if (!whole) return {};
+      last_lsn_ = header->last_lsn();
+      place.offset += header->bytes;
+    }
+  }
+
+  // A batch behind `from` that proves that a record after last_lsn_ was acknowledged.
+  Result<std::optional<Place>> find_later(const Place& from) {
+    for (size_t i = from.segment; i < segments_.size(); ++i) {
+      const Segment& segment = segments_[i];
+      BASALT_CHECK_OK(reader_.open(directory_fd_, segment.file.number));
+      uint64_t offset = i == from.segment ? from.offset : kSegmentDataOffset;
+      while (offset < segment.file.header.size_bytes) {
+        offset = reader_.skip_hole(offset);
+        if (offset >= segment.file.header.size_bytes) break;
+        BASALT_TRY(block, reader_.at(offset, kBlockBytes));
+        if (block.size() < kBlockBytes) break;
+        auto header = ours(parse_batch_header(block, segment.file.header.generation));
+        // Not the damaged batch itself, whose header may be intact: its durable_lsn lies before its own records.
+        if (header && header->first_lsn > last_lsn_ && header->durable_lsn > last_lsn_) return Place{i, offset, *header};
+        offset += kBlockBytes;
+      }
+    }
+    return std::nullopt;
+  }
+
+  void note_damage(const Place& place, const Place& later) {
+    std::string text = fmt::format(
+        "log segment {:08x} is damaged at offset {}: records after LSN {} up to LSN {} were acknowledged (the batch in "
+        "segment {:08x} at offset {} says that LSN {} was durable) and cannot be read",
+        segments_[place.segment].file.number, place.offset, last_lsn_, later.header.previous_lsn,
+        segments_[later.segment].file.number, later.offset, later.header.durable_lsn);
+    log_error("acknowledged log records are damaged", {{"detail", text}});
+    if (!damage_) damage_ = Error{Code::kCorrupt, std::move(text)};
+  }
+
+  int directory_fd_;
+  std::vector<Segment> segments_;
+  std::span<const LogPosition> applied_;
+  const std::function<Status(const RecoveredRecord&)>& visit_;
+  SegmentReader reader_;
+  uint64_t epoch_ = 0;
+  uint32_t lane_ = 0;
+  uint64_t last_lsn_ = 0;
+  uint64_t recycled_up_to_ = 0;
+  uint64_t records_ = 0;
+  std::optional<Error> damage_;
+};
+
+}  // namespace
+
+Status replay_log(Files& files, std::span<const LogPosition> applied,
+                  const std::function<Status(const RecoveredRecord&)>& visit) {
+  LocalFiles& disk = local(files);
+  std::vector<uint8_t> memory;
+  std::optional<Error> damage;
+  std::map<std::pair<uint64_t, uint32_t>, std::vector<Segment>> chains;
+  for (LocalFiles::LogFile& file : disk.log_files()) {
+    if (!file.damaged) {
+      auto key = std::pair(file.header.epoch, file.header.lane);
+      chains[key].push_back(Segment{std::move(file), std::nullopt});
+      continue;
+    }
+    // A crash while the file was made leaves it without a header, and empty. Batches without a header in front of
+    // them are damage: a segment in reuse keeps one of its two headers valid all the time.
+    SegmentReader reader(memory);
+    BASALT_CHECK_OK(reader.open(disk.directory_fd(), file.number));
+    BASALT_TRY(block, reader.at(kSegmentDataOffset, kBlockBytes));
+    if (block.size() < kBlockBytes || std::all_of(block.begin(), block.end(), [](uint8_t b) { return b == 0; })) continue;
+    if (!damage) {
+      damage = Error{Code::kCorrupt, fmt::format("log segment {:08x} holds data, but both its headers are damaged", file.number)};
+    }
+  }
+  for (auto& [key, segments] : chains) {
+    ChainReplay chain(disk.directory_fd(), std::move(segments), applied, visit, memory);
+    BASALT_CHECK_OK(chain.run());
+    if (chain.records() > 0) {
+      log_info("log replayed", {{"epoch", key.first}, {"lane", key.second}, {"records", chain.records()}});
+    }
+    if (chain.damage() && !damage) damage = chain.damage();
+  }
+  if (damage) return std::unexpected(*damage);
+  return {};
+}
+
+void finish_replay(Files& files) { local(files).finish_replay(); }
+
+}  // namespace basalt::storage
