@@ -26,7 +26,8 @@ equal "$("${aws[@]}" s3 sync --no-progress src "s3://$b/tree")" "" "a second syn
 "${aws[@]}" s3 sync --no-progress "s3://$b/tree" tree.back >/dev/null
 diff -r src tree.back
 "${aws[@]}" s3 mv --no-progress "s3://$b/streamed" "s3://$b/moved" >/dev/null
-"${aws[@]}" s3 cp --no-progress "s3://$b/large" "s3://$b/large.copy" >/dev/null  # UploadPartCopy
+# By UploadPartCopy; without --copy-props the command asks for tags too, which the server does not have yet.
+"${aws[@]}" s3 cp --no-progress --copy-props metadata-directive "s3://$b/large" "s3://$b/large.copy" >/dev/null
 "${aws[@]}" s3 cp --no-progress "s3://$b/large.copy" large.copied
 same large large.copied
 
@@ -48,7 +49,7 @@ if api get-object --bucket "$b" --key copied --if-none-match "$etag" unchanged >
 grep -q 304 error || fail "If-None-Match answered: $(cat error)"
 if api get-object --bucket "$b" --key absent nothing >error 2>&1; then fail "an absent key was found"; fi
 grep -q NoSuchKey error || fail "an absent key answered: $(cat error)"
-equal "$(api list-objects-v2 --bucket "$b" --prefix tree/many/ --max-items 1000 --page-size 7 --query 'length(Contents)')" 40 "list-objects-v2 in pages of 7"
+equal "$(api list-objects-v2 --bucket "$b" --prefix tree/many/ --page-size 7 --query 'Contents[].Key' | wc -w)" 40 "list-objects-v2 in pages of 7"
 equal "$(api list-objects-v2 --bucket "$b" --delimiter / --query 'CommonPrefixes[].Prefix')" "$(printf 'dir/\ttree/')" "common prefixes"
 equal "$(api list-objects --bucket "$b" --prefix dir --query 'Contents[].Key')" dir/small "list-objects"
 
