@@ -114,4 +114,10 @@ S3Error bad_checksum(auth::Algorithm algorithm) {
                                          " you specified did not match the calculated checksum.");
 }
 
+S3Error checksum_mismatch(auth::Algorithm expected, std::optional<auth::Algorithm> actual) {
+  return S3Error(S3Code::kInvalidRequest, "Checksum Type mismatch occurred, expected checksum Type: " +
+                                              lower(checksum_name(expected)) + ", actual checksum Type: " +
+                                              (actual ? lower(checksum_name(*actual)) : "null"));
+}
+
 }  // namespace basalt::s3

@@ -69,6 +69,8 @@ S3Result<std::optional<AnnouncedChecksum>> announced_checksum(const S3Request& r
 
 // BadDigest in S3's words for that algorithm.
 S3Error bad_checksum(auth::Algorithm algorithm);
+// InvalidRequest "Checksum Type mismatch occurred, ..."; nothing sent is "null" there.
+S3Error checksum_mismatch(auth::Algorithm expected, std::optional<auth::Algorithm> actual);
 
 // The algorithms a client may name; not MD5.
 constexpr auth::Algorithm kChecksumAlgorithms[] = {auth::Algorithm::kCrc32, auth::Algorithm::kCrc32c,

@@ -251,6 +251,11 @@ std::string Dispatcher::error_answer(session::Exchange& exchange, const S3Reques
   response.clear();
   response.status = status;
   add_common_fields(exchange, request_id);
+  if (error.code == S3Code::kInvalidRange) {  // RFC 9110 section 15.5.17
+    for (const auto& [name, value] : error.details) {
+      if (name == "ActualObjectSize") response.add("Content-Range", "bytes */" + value);
+    }
+  }
   response.add("Content-Type", "application/xml");
   if (exchange.head().method == http::Method::kHead) return {};
   add_usual_details(error, request);

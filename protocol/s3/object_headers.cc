@@ -4,6 +4,7 @@
 #include <array>
 #include <utility>
 
+#include "protocol/s3/body.h"
 #include "protocol/s3/failure.h"
 #include "protocol/s3/tagging.h"
 
@@ -35,27 +36,6 @@ std::string lower(std::string_view text) {
   std::string out(text);
   for (char& c : out) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
-}
-
-std::string_view trim(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
-
-// aws-chunked is a transfer coding of the upload and no property of the object.
-std::string content_encoding(std::string_view value) {
-  if (value.find("aws-chunked") == std::string_view::npos) return std::string(value);
-  std::string out;
-  while (!value.empty()) {
-    const size_t comma = std::min(value.find(','), value.size());
-    const std::string_view token = trim(value.substr(0, comma));
-    value.remove_prefix(std::min(comma + 1, value.size()));
-    if (token.empty() || http::field_name_equals(token, "aws-chunked")) continue;
-    if (!out.empty()) out += ',';
-    out += token;
   }
   return out;
 }
@@ -138,7 +118,7 @@ S3Result<ObjectFields> object_headers(const Op& op) {
     }
     for (const std::string_view system : kSystemHeaders) {
       if (!http::field_name_equals(field.name, system)) continue;
-      std::string value = system == "content-encoding" ? content_encoding(field.value) : std::string(field.value);
+      std::string value = system == "content-encoding" ? stored_content_encoding(field.value) : std::string(field.value);
       if (!value.empty()) append(fields.headers, std::string(system), value);
       break;
     }

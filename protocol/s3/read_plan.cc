@@ -82,7 +82,6 @@ S3Result<ReadPlan> plan_read(Op& op, const storage::RecordView& record, const fb
     if (if_range.empty() || if_range_holds(if_range, object)) {
       const RangeAnswer range = parse_range(range_header, record.size);
       if (range.verdict == RangeVerdict::kUnsatisfiable) {
-        op.head().add("Content-Range", "bytes */" + std::to_string(record.size));
         S3Error error(S3Code::kInvalidRange);
         error.details = {{"RangeRequested", std::string(range_header)},
                          {"ActualObjectSize", std::to_string(record.size)}};

@@ -17,7 +17,7 @@ struct ReadPlan {
 };
 
 // Decides, and fills op.head() (status and every field but Content-Length) when the answer is a success or a 304.
-// Errors: PreconditionFailed, InvalidRange (Content-Range is then in op.head()), InvalidPartNumber, InvalidArgument
+// Errors: PreconditionFailed, InvalidRange (its ActualObjectSize becomes Content-Range), InvalidPartNumber, InvalidArgument
 // (part number), InvalidRequest (part number together with Range; overrides of an anonymous request).
 S3Result<ReadPlan> plan_read(Op& op, const storage::RecordView& record, const fb::Object& object);
 

@@ -104,7 +104,7 @@ constexpr Route kRoutes[] = {
     {"GetObjectAcl", Method::kGet, Target::kObject, "acl", "", "s3:GetObjectAcl", BodyKind::kNone, not_implemented},
     {"GetObjectAnnotation", Method::kGet, Target::kObject, "annotation,annotationName", "", "s3:GetObjectAnnotation", BodyKind::kNone, not_implemented},
     {"ListObjectAnnotations", Method::kGet, Target::kObject, "annotation", "", "s3:ListObjectAnnotations", BodyKind::kNone, not_implemented},
-    {"GetObjectAttributes", Method::kGet, Target::kObject, "attributes", "", "s3:GetObjectAttributes", BodyKind::kNone, not_implemented},
+    {"GetObjectAttributes", Method::kGet, Target::kObject, "attributes", "", "s3:GetObjectAttributes", BodyKind::kNone, get_object_attributes},
     {"GetObjectLegalHold", Method::kGet, Target::kObject, "legal-hold", "", "s3:GetObjectLegalHold", BodyKind::kNone, not_implemented},
     {"GetObjectRetention", Method::kGet, Target::kObject, "retention", "", "s3:GetObjectRetention", BodyKind::kNone, not_implemented},
     {"GetObjectTagging", Method::kGet, Target::kObject, "tagging", "", "s3:GetObjectTagging", BodyKind::kNone, not_implemented},

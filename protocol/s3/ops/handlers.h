@@ -28,6 +28,7 @@ Task<S3Result<Reply>> list_multipart_uploads(Op& op);
 Task<S3Result<Reply>> put_object(Op& op);
 Task<S3Result<Reply>> get_object(Op& op);
 Task<S3Result<Reply>> head_object(Op& op);
+Task<S3Result<Reply>> get_object_attributes(Op& op);
 Task<S3Result<Reply>> delete_object(Op& op);
 Task<S3Result<Reply>> copy_object(Op& op);
 
