@@ -20,7 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   http::RequestHead head;
   const http::HeadResult whole = http::parse_request_head(copy, 0, head);
   if (whole.status == http::HeadStatus::kComplete) {
-    check(whole.consumed <= size && whole.consumed >= 18);
+    check(whole.consumed <= size && whole.consumed >= 16);
     check(!head.path.empty());
     check(!(head.chunked && head.content_length));
     check(head.http10 || !head.host.empty());
