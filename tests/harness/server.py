@@ -46,8 +46,8 @@ class Server:
 
     def __init__(self, name, data=None, args=(), launcher=(), tls=None):
         self.own_data = data is None
-        self.data = pathlib.Path(data) if data else fresh_dir(name)
-        self.log_path = build_dir() / "test-logs" / f"{name}-{os.getpid()}.log"
+        self.data = pathlib.Path(data) if data else fresh_dir(name.split()[0])
+        self.log_path = build_dir() / "test-logs" / f"{name.replace(' ', '-')}-{os.getpid()}.log"
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path.write_bytes(b"")
         self.s3_port, self.admin_port = free_ports(2)
@@ -107,6 +107,13 @@ class Server:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+
+    def metrics(self):
+        """The text of /metrics."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
 
     def running(self):
         return self.process is not None and self.process.poll() is None

@@ -4,6 +4,7 @@
   arrows     an include, and a target_link_libraries, only where the rooms' arrows allow it
   routes     every operation that routes.cc handles has a tests/s3/<operation>_test.py
   lmdb       storage opens LMDB in its default synchronous mode only
+  settings   every setting stands in docs/configuration.md
   fuzzers    each *_fuzz.cc is a fuzzer, says what it proves, and stands in docs/testing.md
   packages   what CMake links is what tools/dev installs
   words      no host of a package registry, no path of somebody's machine, no postponed work
@@ -102,7 +103,8 @@ def check_includes(name, text):
         quoted, target = match[1] == '"', match[2]
         other = room_of(target)
         if other is None:
-            if quoted and room is not None and not target.startswith("gtest"):
+            from_tests = room == "tests" and (ROOT / "tests" / target).exists()
+            if quoted and room is not None and not from_tests:
                 find(name, number, f'"{target}" is not written from the root')
         elif room is not None and not allowed(room, other):
             find(name, number, f"{room} may not include {other}")
@@ -205,6 +207,20 @@ def check_routes():
     return handled
 
 
+def check_settings():
+    """Every setting of server/config.cc stands in docs/configuration.md."""
+    source = ROOT / "server/config.cc"
+    text = source.read_text() if source.exists() else ""
+    listing = (ROOT / "docs/configuration.md").read_text()
+    rows = list(re.finditer(r'^\s*\{"([a-z][a-z0-9_.]*)",\s*"(--[a-z0-9-]+)?",', text, re.M))
+    if not rows:
+        find("server/config.cc", 1, "no setting was recognised: adapt check_settings() in tests/tidy to the table")
+    for row in rows:
+        line = text.count("\n", 0, row.start()) + 2
+        if f"| `{row[1]}` |" not in listing or (row[2] and f"`{row[2]}`" not in listing):
+            find("server/config.cc", line, f"{row[1]} is missing in docs/configuration.md")
+
+
 def check_fuzzers(names):
     listing = (ROOT / "docs/testing.md").read_text()
     for name in names:
@@ -250,6 +266,7 @@ def main():
         if not os.access(ROOT / name, os.X_OK):
             find(name, 1, "is not executable")
     handled = check_routes()
+    check_settings()
     check_fuzzers(names)
     for line in warnings + findings:
         print(line)
