@@ -13,7 +13,8 @@ namespace {
 constexpr std::string_view kSignatureExtension = ";chunk-signature=";
 constexpr std::string_view kTrailerSignature = "x-amz-trailer-signature";
 constexpr size_t kSignatureDigits = 64;
-constexpr uint64_t kSignedChunkBytesMin = 8192;  // "Each chunk size must be at least 8 KB", S3 API reference
+constexpr uint64_t kSignedChunkBytesMin =
+    8192;  // "Each chunk size must be at least 8 KB", S3 API reference
 constexpr size_t kSizeDigitsMax = 16;
 
 std::optional<uint64_t> parse_size(std::string_view hex) {
@@ -36,7 +37,8 @@ std::optional<uint64_t> parse_size(std::string_view hex) {
 }
 
 bool is_token_char(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+         c == '_' || c == '.';
 }
 
 std::string_view trim(std::string_view text) {
@@ -52,18 +54,22 @@ struct AwsChunkedDecoder::Impl {
 
   explicit Impl(Options the_options)
       : options(std::move(the_options)),
-        is_signed(options.kind == PayloadKind::kStreamingSigned || options.kind == PayloadKind::kStreamingSignedTrailer),
+        is_signed(options.kind == PayloadKind::kStreamingSigned ||
+                  options.kind == PayloadKind::kStreamingSignedTrailer),
         has_trailer(options.kind == PayloadKind::kStreamingSignedTrailer ||
                     options.kind == PayloadKind::kStreamingUnsignedTrailer) {
     if (is_signed && options.signing) {
       hmac.set_key(options.signing->signing_key);
       previous_signature = options.signing->seed_signature;
     }
-    // Signed chunks without a key to check them, or a kind that is not chunked, are a mistake of the caller: refuse all.
-    if ((is_signed && !options.signing) || (!is_signed && !has_trailer)) fail_with(ChunkFailure::kSignature);
+    // Signed chunks without a key to check them, or a kind that is not chunked, are a mistake of
+    // the caller: refuse all.
+    if ((is_signed && !options.signing) || (!is_signed && !has_trailer))
+      fail_with(ChunkFailure::kSignature);
   }
   ~Impl() {
-    if (options.signing) OPENSSL_cleanse(options.signing->signing_key.data(), options.signing->signing_key.size());
+    if (options.signing)
+      OPENSSL_cleanse(options.signing->signing_key.data(), options.signing->signing_key.size());
   }
 
   Options options;
@@ -72,14 +78,14 @@ struct AwsChunkedDecoder::Impl {
 
   State state = State::kSizeLine;
   ChunkFailure failure = ChunkFailure::kMalformed;
-  std::string line;             // an unfinished line
+  std::string line;  // an unfinished line
   uint64_t chunk_left = 0;
   uint64_t decoded = 0;
   uint64_t previous_chunk_bytes = 0;
   bool any_chunk = false;
-  unsigned line_end_seen = 0;   // bytes of a CRLF
+  unsigned line_end_seen = 0;  // bytes of a CRLF
   size_t trailer_bytes = 0;
-  bool blank_seen = false;      // an empty line before the trailer signature
+  bool blank_seen = false;  // an empty line before the trailer signature
   bool trailer_signed = false;
 
   HmacSha256 hmac;
@@ -87,7 +93,7 @@ struct AwsChunkedDecoder::Impl {
   std::string chunk_signature;
   std::string previous_signature;
   std::string string_to_sign;
-  std::string signed_trailer;   // "name:value\n" of each trailer line
+  std::string signed_trailer;  // "name:value\n" of each trailer line
   std::vector<std::pair<std::string, std::string>> trailers;
 
   std::unexpected<ChunkFailure> fail_with(ChunkFailure what) {
@@ -122,7 +128,8 @@ struct AwsChunkedDecoder::Impl {
   }
   std::string whole_line;
 
-  bool verify(std::string_view algorithm, std::string_view first, std::string_view second, std::string_view given) {
+  bool verify(std::string_view algorithm, std::string_view first, std::string_view second,
+              std::string_view given) {
     string_to_sign.clear();
     string_to_sign.append(algorithm).push_back('\n');
     string_to_sign.append(options.signing->date_time).push_back('\n');
@@ -138,7 +145,8 @@ struct AwsChunkedDecoder::Impl {
 
   bool verify_chunk() {
     if (!is_signed) return true;
-    return verify("AWS4-HMAC-SHA256-PAYLOAD", kEmptySha256, hex_digest(chunk_hash.finish()).view(), chunk_signature);
+    return verify("AWS4-HMAC-SHA256-PAYLOAD", kEmptySha256, hex_digest(chunk_hash.finish()).view(),
+                  chunk_signature);
   }
 
   std::optional<ChunkFailure> size_line(std::string_view text) {
@@ -161,8 +169,10 @@ struct AwsChunkedDecoder::Impl {
     if (!size || *size > kChunkBytesMax) return ChunkFailure::kMalformed;
     if (*size > options.decoded_length - decoded) return ChunkFailure::kTooLong;
     if (*size > 0) {
-      // Many tiny chunks would cost us more than the client: a hash, an HMAC and a look at the line each.
-      if (is_signed && any_chunk && previous_chunk_bytes < kSignedChunkBytesMin) return ChunkFailure::kTooSmallChunk;
+      // Many tiny chunks would cost us more than the client: a hash, an HMAC and a look at the line
+      // each.
+      if (is_signed && any_chunk && previous_chunk_bytes < kSignedChunkBytesMin)
+        return ChunkFailure::kTooSmallChunk;
       any_chunk = true;
       previous_chunk_bytes = *size;
       chunk_left = *size;
@@ -178,7 +188,8 @@ struct AwsChunkedDecoder::Impl {
   }
 
   std::optional<ChunkFailure> trailer_line(std::string_view text) {
-    // The lines end with CRLF; minio-go ends them with LF alone, as they stand in the string to sign.
+    // The lines end with CRLF; minio-go ends them with LF alone, as they stand in the string to
+    // sign.
     if (text.ends_with('\r')) text.remove_suffix(1);
     if (text.empty()) {
       if (is_signed && !trailer_signed) {
@@ -207,7 +218,8 @@ struct AwsChunkedDecoder::Impl {
     }
     if (name == kTrailerSignature) {
       if (!is_signed) return ChunkFailure::kMalformedTrailer;
-      if (!verify("AWS4-HMAC-SHA256-TRAILER", hex_digest(sha256(signed_trailer)).view(), {}, value)) {
+      if (!verify("AWS4-HMAC-SHA256-TRAILER", hex_digest(sha256(signed_trailer)).view(), {},
+                  value)) {
         return ChunkFailure::kSignature;
       }
       trailer_signed = true;
@@ -222,7 +234,8 @@ struct AwsChunkedDecoder::Impl {
     return std::nullopt;
   }
 
-  // The byte that is due of a CRLF; true when it is whole, false when more input is needed, nullopt if it is another byte.
+  // The byte that is due of a CRLF; true when it is whole, false when more input is needed, nullopt
+  // if it is another byte.
   std::optional<bool> take_line_end(Bytes input, size_t& consumed) {
     while (line_end_seen < 2) {
       if (consumed == input.size()) return false;
@@ -246,7 +259,8 @@ struct AwsChunkedDecoder::Impl {
           break;
         }
         case State::kData: {
-          const size_t run = static_cast<size_t>(std::min<uint64_t>(chunk_left, input.size() - step.consumed));
+          const size_t run =
+              static_cast<size_t>(std::min<uint64_t>(chunk_left, input.size() - step.consumed));
           if (run == 0) return step;
           step.data = input.subspan(step.consumed, run);
           if (is_signed) chunk_hash.update(step.data);
@@ -294,14 +308,17 @@ struct AwsChunkedDecoder::Impl {
   }
 };
 
-AwsChunkedDecoder::AwsChunkedDecoder(Options options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+AwsChunkedDecoder::AwsChunkedDecoder(Options options)
+    : impl_(std::make_unique<Impl>(std::move(options))) {}
 AwsChunkedDecoder::~AwsChunkedDecoder() = default;
 
 std::expected<AwsChunkedDecoder::Step, ChunkFailure> AwsChunkedDecoder::decode(Bytes input) {
   return impl_->decode(input);
 }
 
-const std::vector<std::pair<std::string, std::string>>& AwsChunkedDecoder::trailers() const { return impl_->trailers; }
+const std::vector<std::pair<std::string, std::string>>& AwsChunkedDecoder::trailers() const {
+  return impl_->trailers;
+}
 uint64_t AwsChunkedDecoder::decoded_bytes() const { return impl_->decoded; }
 
 }  // namespace basalt::auth

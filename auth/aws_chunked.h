@@ -1,7 +1,8 @@
-// aws-chunked bodies: decoder and verifier of STREAMING-AWS4-HMAC-SHA256-PAYLOAD, its -TRAILER form and
-// STREAMING-UNSIGNED-PAYLOAD-TRAILER ("Signature calculations: transferring payload in multiple chunks", S3 API reference).
-// Pure and incremental: bytes in, runs of payload out. Chunk signatures and the trailer signature are checked as soon as
-// a chunk is complete; done is reported only after everything verified.
+// aws-chunked bodies: decoder and verifier of STREAMING-AWS4-HMAC-SHA256-PAYLOAD, its -TRAILER form
+// and STREAMING-UNSIGNED-PAYLOAD-TRAILER ("Signature calculations: transferring payload in multiple
+// chunks", S3 API reference). Pure and incremental: bytes in, runs of payload out. Chunk signatures
+// and the trailer signature are checked as soon as a chunk is complete; done is reported only after
+// everything verified.
 #pragma once
 
 #include <cstdint>
@@ -19,11 +20,11 @@
 namespace basalt::auth {
 
 enum class ChunkFailure : uint8_t {
-  kMalformed,          // InvalidRequest / MalformedTrailerError in the trailer part: see `trailer`
-  kMalformedTrailer,   // a trailer not announced, announced but missing, or not parseable
-  kSignature,          // SignatureDoesNotMatch
-  kTooSmallChunk,      // InvalidChunkSizeError: a signed chunk that is not the last is below 8 KiB
-  kTooLong,            // payload is not x-amz-decoded-content-length bytes, more or less: IncompleteBody
+  kMalformed,         // InvalidRequest / MalformedTrailerError in the trailer part: see `trailer`
+  kMalformedTrailer,  // a trailer not announced, announced but missing, or not parseable
+  kSignature,         // SignatureDoesNotMatch
+  kTooSmallChunk,     // InvalidChunkSizeError: a signed chunk that is not the last is below 8 KiB
+  kTooLong,  // payload is not x-amz-decoded-content-length bytes, more or less: IncompleteBody
 };
 
 class AwsChunkedDecoder {
@@ -34,9 +35,9 @@ class AwsChunkedDecoder {
 
   struct Options {
     PayloadKind kind = PayloadKind::kStreamingUnsignedTrailer;
-    std::optional<ChunkSigning> signing;       // with the signed forms
-    uint64_t decoded_length = 0;               // x-amz-decoded-content-length
-    std::vector<std::string> announced;        // names of x-amz-trailer, lower case
+    std::optional<ChunkSigning> signing;  // with the signed forms
+    uint64_t decoded_length = 0;          // x-amz-decoded-content-length
+    std::vector<std::string> announced;   // names of x-amz-trailer, lower case
   };
   explicit AwsChunkedDecoder(Options options);
   ~AwsChunkedDecoder();
@@ -46,11 +47,12 @@ class AwsChunkedDecoder {
     Bytes data;         // payload, a view into the input
     bool done = false;  // last chunk (and trailer) complete and verified, decoded length reached
   };
-  // At most one run of payload a call: call again with what was not consumed until done, or until nothing is consumed and no
-  // data returned (more input is needed). A chunk whose signature fails is reported instead of its last run, and from then
-  // on by every call. After done the rest of the body may be passed too: one CRLF is consumed (some clients send one
-  // more than the format has), nothing else is; bytes left over then are the caller's to refuse. A body that ends
-  // before done is incomplete.
+  // At most one run of payload a call: call again with what was not consumed until done, or until
+  // nothing is consumed and no data returned (more input is needed). A chunk whose signature fails
+  // is reported instead of its last run, and from then on by every call. After done the rest of the
+  // body may be passed too: one CRLF is consumed (some clients send one more than the format has),
+  // nothing else is; bytes left over then are the caller's to refuse. A body that ends before done
+  // is incomplete.
   std::expected<Step, ChunkFailure> decode(Bytes input);
 
   // After done: trailer fields, names lower case.

@@ -41,11 +41,14 @@ enum class Part : uint8_t { kPath, kQuery };
 
 bool append_recoded(std::string_view raw, Part part, std::string& out) {
   for (size_t i = 0; i < raw.size(); ++i) {
+    // Most text is runs of bytes that stay as they are.
+    const size_t begin = i;
+    while (i < raw.size() &&
+           (kUnreserved[static_cast<uint8_t>(raw[i])] || (raw[i] == '/' && part == Part::kPath)))
+      ++i;
+    out.append(raw, begin, i - begin);
+    if (i == raw.size()) break;
     auto byte = static_cast<uint8_t>(raw[i]);
-    if (kUnreserved[byte] || (byte == '/' && part == Part::kPath)) {
-      out.push_back(static_cast<char>(byte));
-      continue;
-    }
     if (byte == '%') {
       if (raw.size() - i < 3) return false;
       const int high = hex_value(raw[i + 1]), low = hex_value(raw[i + 2]);
@@ -86,20 +89,19 @@ bool is_space(char c) { return c == ' ' || c == '\t'; }
 
 // False if the value holds a line end, which would let one header look like two.
 bool append_header_value(std::string_view value, std::string& out) {
+  const size_t start = out.size();
   size_t i = 0;
-  while (i < value.size() && is_space(value[i])) ++i;
-  bool space = false;
-  for (; i < value.size(); ++i) {
-    if (is_space(value[i])) {
-      space = true;
-      continue;
+  while (true) {
+    while (i < value.size() && is_space(value[i])) ++i;
+    if (i == value.size()) return true;
+    if (out.size() != start) out.push_back(' ');
+    const size_t begin = i;
+    while (i < value.size() && !is_space(value[i])) {
+      if (value[i] == '\n' || value[i] == '\r') return false;
+      ++i;
     }
-    if (value[i] == '\n' || value[i] == '\r') return false;
-    if (space) out.push_back(' ');
-    space = false;
-    out.push_back(value[i]);
+    out.append(value, begin, i - begin);
   }
-  return true;
 }
 
 }  // namespace
@@ -126,7 +128,8 @@ bool CanonicalQuery::parse(std::string_view raw) {
     if (!append_recoded(pair.substr(0, equals), Part::kQuery, encoded_)) return false;
     entry.value_begin = static_cast<uint32_t>(encoded_.size());
     entry.name_size = entry.value_begin - entry.name_begin;
-    if (equals < pair.size() && !append_recoded(pair.substr(equals + 1), Part::kQuery, encoded_)) return false;
+    if (equals < pair.size() && !append_recoded(pair.substr(equals + 1), Part::kQuery, encoded_))
+      return false;
     entry.value_size = static_cast<uint32_t>(encoded_.size()) - entry.value_begin;
     pairs_.push_back(entry);
   }
@@ -137,7 +140,8 @@ bool CanonicalQuery::parse(std::string_view raw) {
 }
 
 size_t CanonicalQuery::count(std::string_view name) const {
-  return static_cast<size_t>(std::ranges::count_if(pairs_, [&](const Pair& pair) { return name_of(pair) == name; }));
+  return static_cast<size_t>(
+      std::ranges::count_if(pairs_, [&](const Pair& pair) { return name_of(pair) == name; }));
 }
 
 std::optional<std::string> CanonicalQuery::value(std::string_view name) const {
@@ -178,10 +182,13 @@ const char* SignedHeaders::parse(std::string_view list) {
 }
 
 bool SignedHeaders::contains(std::string_view name) const {
-  return std::ranges::any_of(names(), [&](std::string_view signed_name) { return equals_ignoring_case(name, signed_name); });
+  return std::ranges::any_of(names(), [&](std::string_view signed_name) {
+    return equals_ignoring_case(name, signed_name);
+  });
 }
 
-std::string_view append_canonical_headers(std::span<const HeaderView> headers, std::span<const std::string_view> names,
+std::string_view append_canonical_headers(std::span<const HeaderView> headers,
+                                          std::span<const std::string_view> names,
                                           std::string& out) {
   for (std::string_view name : names) {
     out.append(name).push_back(':');

@@ -14,7 +14,8 @@
 namespace basalt::auth {
 namespace {
 
-// OpenSSL 3 looks an algorithm up by name on every EVP_sha256()-style start (0.5 us); a fetched one is found once.
+// OpenSSL 3 looks an algorithm up by name on every EVP_sha256()-style start (0.5 us); a fetched one
+// is found once.
 const EVP_MD* evp_digest(Algorithm algorithm) {
   static const std::array<EVP_MD*, 3> digests = {
       EVP_MD_fetch(nullptr, "MD5", nullptr),
@@ -157,14 +158,18 @@ Digest combine_crc(Algorithm algorithm, const Digest& a, const Digest& b, uint64
   BASALT_CHECK(is_crc(algorithm));
   BASALT_CHECK(a.size == digest_bytes(algorithm) && b.size == a.size);
   if (algorithm == Algorithm::kCrc64Nvme) {
-    return crc_digest(algorithm, combine<uint64_t>(crc_value(a), crc_value(b), b_bytes, kCrc64NvmePolynomial));
+    return crc_digest(algorithm,
+                      combine<uint64_t>(crc_value(a), crc_value(b), b_bytes, kCrc64NvmePolynomial));
   }
   const uint32_t polynomial = algorithm == Algorithm::kCrc32 ? 0xedb88320 : 0x82f63b78;
-  return crc_digest(algorithm, combine<uint32_t>(static_cast<uint32_t>(crc_value(a)),
-                                                 static_cast<uint32_t>(crc_value(b)), b_bytes, polynomial));
+  return crc_digest(algorithm,
+                    combine<uint32_t>(static_cast<uint32_t>(crc_value(a)),
+                                      static_cast<uint32_t>(crc_value(b)), b_bytes, polynomial));
 }
 
-std::array<uint8_t, 32> hmac_sha256(Bytes key, Bytes data) { return HmacSha256(key).sign(as_text(data)); }
+std::array<uint8_t, 32> hmac_sha256(Bytes key, Bytes data) {
+  return HmacSha256(key).sign(as_text(data));
+}
 
 std::string to_hex(Bytes bytes) {
   static constexpr char kDigits[] = "0123456789abcdef";

@@ -1,4 +1,5 @@
-// Digests and checksums of S3: MD5 (ETag, Content-MD5), SHA-1, SHA-256, CRC32, CRC32C, CRC64NVME. Incremental.
+// Digests and checksums of S3: MD5 (ETag, Content-MD5), SHA-1, SHA-256, CRC32, CRC32C, CRC64NVME.
+// Incremental.
 #pragma once
 
 #include <array>
@@ -12,7 +13,14 @@
 
 namespace basalt::auth {
 
-enum class Algorithm : uint8_t { kMd5 = 0, kSha1 = 1, kSha256 = 2, kCrc32 = 3, kCrc32c = 4, kCrc64Nvme = 5 };
+enum class Algorithm : uint8_t {
+  kMd5 = 0,
+  kSha1 = 1,
+  kSha256 = 2,
+  kCrc32 = 3,
+  kCrc32c = 4,
+  kCrc64Nvme = 5
+};
 constexpr size_t kAlgorithmCount = 6;
 
 size_t digest_bytes(Algorithm algorithm);  // 16, 20, 32, 4, 4, 8

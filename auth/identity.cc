@@ -30,8 +30,8 @@ void wipe(std::string& text) {
 
 bool is_name_text(std::string_view text) {
   return std::ranges::all_of(text, [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
-           c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '.' || c == '-';
   });
 }
 
@@ -78,8 +78,12 @@ std::shared_ptr<const AccessKey> share_key(AccessKey key) {
 
 }  // namespace
 
-std::string account_record_name(std::string_view id) { return std::string(kAccountPrefix).append(id); }
-std::string key_record_name(std::string_view access_key) { return std::string(kKeyPrefix).append(access_key); }
+std::string account_record_name(std::string_view id) {
+  return std::string(kAccountPrefix).append(id);
+}
+std::string key_record_name(std::string_view access_key) {
+  return std::string(kKeyPrefix).append(access_key);
+}
 
 std::string encode_account(const Account& account) {
   flatbuffers::FlatBufferBuilder builder(512);
@@ -87,9 +91,9 @@ std::string encode_account(const Account& account) {
   const auto name = builder.CreateString(account.name);
   const auto display_name = builder.CreateString(account.display_name);
   const auto email = builder.CreateString(account.email);
-  builder.Finish(
-      stored::CreateAccount(builder, id, name, display_name, email, account.root, account.created_ms),
-      kAccountIdentifier);
+  builder.Finish(stored::CreateAccount(builder, id, name, display_name, email, account.root,
+                                       account.created_ms),
+                 kAccountIdentifier);
   return finished(builder);
 }
 
@@ -99,8 +103,9 @@ std::string encode_key(const AccessKey& key, const Sealer& sealer) {
   const auto access_key = builder.CreateString(key.access_key);
   const auto secret = builder.CreateVector(as_bytes(sealed).data(), sealed.size());
   const auto account_id = builder.CreateString(key.account_id);
-  builder.Finish(stored::CreateAccessKey(builder, access_key, secret, account_id, key.enabled, key.created_ms),
-                 kKeyIdentifier);
+  builder.Finish(
+      stored::CreateAccessKey(builder, access_key, secret, account_id, key.enabled, key.created_ms),
+      kKeyIdentifier);
   return finished(builder);
 }
 
@@ -135,7 +140,8 @@ Result<AccessKey> decode_key(Bytes meta, const Sealer& sealer) {
     return fail(Code::kCorrupt, "an access key record holds a value out of range");
   }
   const auto* sealed = record->sealed_secret();
-  BASALT_TRY(secret, sealer.unseal(as_text({sealed->data(), sealed->size()}), key_record_name(key.access_key)));
+  BASALT_TRY(secret, sealer.unseal(as_text({sealed->data(), sealed->size()}),
+                                   key_record_name(key.access_key)));
   key.secret_key = secret;
   wipe(secret);
   if (!check_secret_key(key.secret_key)) {
@@ -170,7 +176,8 @@ Status check_access_key(std::string_view access_key) {
 Status check_secret_key(std::string_view secret_key) {
   if (secret_key.size() < kSecretKeyBytesMin || secret_key.size() > kSecretKeyBytesMax ||
       !std::ranges::all_of(secret_key, [](char c) { return c > 0x20 && c < 0x7f; })) {
-    return fail(Code::kInvalid, "a secret key has 8 to 128 printable ASCII characters without spaces");
+    return fail(Code::kInvalid,
+                "a secret key has 8 to 128 printable ASCII characters without spaces");
   }
   return {};
 }
@@ -182,7 +189,8 @@ struct IdentityTable::Impl {
   TextMap<std::shared_ptr<const Account>> accounts;  // stored, by id
   TextMap<std::shared_ptr<const AccessKey>> keys;    // stored, by access key
   TextMap<std::set<std::string, std::less<>>> keys_by_account;
-  // Names are unique by the writer's check; should two records ever share one, every core picks the smaller id.
+  // Names are unique by the writer's check; should two records ever share one, every core picks the
+  // smaller id.
   TextMap<std::set<std::string, std::less<>>> ids_by_name;
   TextMap<std::set<std::string, std::less<>>> ids_by_email;
   std::shared_ptr<const Account> root_account;  // from set_root
@@ -231,7 +239,8 @@ Status IdentityTable::apply_change(std::string_view name, std::optional<Bytes> m
       return {};
     }
     BASALT_TRY(account, decode_account(*meta));
-    if (account.id != id) return fail(Code::kCorrupt, "an account record stands under another account's name");
+    if (account.id != id)
+      return fail(Code::kCorrupt, "an account record stands under another account's name");
     // Whoever set_root named stays root, whatever the record says.
     if (impl_->root_account && impl_->root_account->id == id) account.root = true;
     impl_->erase_account(id);
@@ -267,7 +276,8 @@ void IdentityTable::set_root(const Account& account, const AccessKey& key) {
   if (root.display_name.empty()) root.display_name = root.name;
   AccessKey root_key = key;
   root_key.account_id = root.id;
-  if (const auto found = impl_->accounts.find(root.id); found != impl_->accounts.end() && !found->second->root) {
+  if (const auto found = impl_->accounts.find(root.id);
+      found != impl_->accounts.end() && !found->second->root) {
     Account stored = *found->second;
     stored.root = true;
     found->second = std::make_shared<const Account>(std::move(stored));
@@ -290,7 +300,8 @@ std::shared_ptr<const Account> IdentityTable::find_account_by_name(std::string_v
   if (const auto found = impl_->ids_by_name.find(name); found != impl_->ids_by_name.end()) {
     return impl_->account(*found->second.begin());
   }
-  if (impl_->root_account && impl_->root_account->name == name && !impl_->accounts.contains(impl_->root_account->id)) {
+  if (impl_->root_account && impl_->root_account->name == name &&
+      !impl_->accounts.contains(impl_->root_account->id)) {
     return impl_->root_account;
   }
   return nullptr;
@@ -315,17 +326,20 @@ std::vector<std::shared_ptr<const Account>> IdentityTable::accounts() const {
   std::vector<std::shared_ptr<const Account>> all;
   all.reserve(impl_->accounts.size() + 1);
   for (const auto& [id, account] : impl_->accounts) all.push_back(account);
-  if (impl_->root_account && !impl_->accounts.contains(impl_->root_account->id)) all.push_back(impl_->root_account);
+  if (impl_->root_account && !impl_->accounts.contains(impl_->root_account->id))
+    all.push_back(impl_->root_account);
   std::ranges::sort(all, [](const auto& a, const auto& b) {
     return std::tie(a->name, a->id) < std::tie(b->name, b->id);
   });
   return all;
 }
 
-std::vector<std::shared_ptr<const AccessKey>> IdentityTable::keys_of(std::string_view account_id) const {
+std::vector<std::shared_ptr<const AccessKey>> IdentityTable::keys_of(
+    std::string_view account_id) const {
   std::vector<std::shared_ptr<const AccessKey>> all;
   const auto& root_key = impl_->root_key;
-  if (const auto found = impl_->keys_by_account.find(account_id); found != impl_->keys_by_account.end()) {
+  if (const auto found = impl_->keys_by_account.find(account_id);
+      found != impl_->keys_by_account.end()) {
     for (const std::string& access_key : found->second) {
       if (root_key && root_key->access_key == access_key) continue;  // hidden by set_root's
       all.push_back(impl_->keys.find(access_key)->second);
@@ -333,7 +347,8 @@ std::vector<std::shared_ptr<const AccessKey>> IdentityTable::keys_of(std::string
   }
   if (root_key && root_key->account_id == account_id) {
     all.push_back(root_key);
-    std::ranges::sort(all, {}, [](const auto& key) -> const std::string& { return key->access_key; });
+    std::ranges::sort(all, {},
+                      [](const auto& key) -> const std::string& { return key->access_key; });
   }
   return all;
 }

@@ -38,7 +38,8 @@ Status read_key(int fd, const std::string& key_file, std::array<uint8_t, 32>& ke
   if (::fstat(fd, &info) != 0) return fail_errno(errno, "fstat " + key_file);
   if (!S_ISREG(info.st_mode)) return fail(Code::kInvalid, key_file + " is not a regular file");
   if ((info.st_mode & 077) != 0) {
-    return fail(Code::kInvalid, key_file + " can be read by others than its owner: run chmod 600 on it");
+    return fail(Code::kInvalid,
+                key_file + " can be read by others than its owner: run chmod 600 on it");
   }
   if (info.st_size != static_cast<off_t>(key.size())) {
     return fail(Code::kInvalid, key_file + " is not a key file: it must hold exactly 32 bytes");
@@ -72,7 +73,9 @@ Status write_key(const std::string& key_file, Bytes key) {
   }
   if (::rename(draft.c_str(), key_file.c_str()) != 0) return fail_errno(errno, "rename " + draft);
   const size_t slash = key_file.rfind('/');
-  const std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : key_file.substr(0, slash);
+  const std::string directory = slash == std::string::npos ? "."
+                                : slash == 0               ? "/"
+                                                           : key_file.substr(0, slash);
   File parent(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (parent.fd() < 0) return fail_errno(errno, "open " + directory);
   if (::fsync(parent.fd()) != 0) return fail_errno(errno, "fsync " + directory);
@@ -92,7 +95,8 @@ Result<Sealer> Sealer::open(const std::string& key_file, bool create) {
   if (errno != ENOENT) return fail_errno(errno, "open " + key_file);
   if (!create) {
     return fail(Code::kNotFound, "the key file " + key_file +
-                                     " is missing; without it the stored secret keys cannot be read: restore it from a backup");
+                                     " is missing; without it the stored secret keys cannot be "
+                                     "read: restore it from a backup");
   }
   fill_random(sealer.key_);
   BASALT_CHECK_OK(write_key(key_file, sealer.key_));
@@ -101,7 +105,9 @@ Result<Sealer> Sealer::open(const std::string& key_file, bool create) {
 
 Sealer::~Sealer() { sodium_memzero(key_.data(), key_.size()); }
 
-Sealer::Sealer(Sealer&& other) noexcept : key_(other.key_) { sodium_memzero(other.key_.data(), other.key_.size()); }
+Sealer::Sealer(Sealer&& other) noexcept : key_(other.key_) {
+  sodium_memzero(other.key_.data(), other.key_.size());
+}
 
 std::string Sealer::seal(std::string_view plain, std::string_view associated) const {
   std::string sealed(1 + kNonceBytes + plain.size() + kTagBytes, '\0');
@@ -109,25 +115,27 @@ std::string Sealer::seal(std::string_view plain, std::string_view associated) co
   out[0] = kSealVersion;
   fill_random({out + 1, kNonceBytes});
   unsigned long long size = 0;
-  crypto_aead_xchacha20poly1305_ietf_encrypt(
-      out + 1 + kNonceBytes, &size, as_bytes(plain).data(), plain.size(), as_bytes(associated).data(),
-      associated.size(), nullptr, out + 1, key_.data());
+  crypto_aead_xchacha20poly1305_ietf_encrypt(out + 1 + kNonceBytes, &size, as_bytes(plain).data(),
+                                             plain.size(), as_bytes(associated).data(),
+                                             associated.size(), nullptr, out + 1, key_.data());
   BASALT_CHECK(size == plain.size() + kTagBytes);
   return sealed;
 }
 
 Result<std::string> Sealer::unseal(std::string_view sealed, std::string_view associated) const {
-  if (sealed.size() < 1 + kNonceBytes + kTagBytes || static_cast<uint8_t>(sealed[0]) != kSealVersion) {
+  if (sealed.size() < 1 + kNonceBytes + kTagBytes ||
+      static_cast<uint8_t>(sealed[0]) != kSealVersion) {
     return fail(Code::kCorrupt, "a sealed secret is too short or of an unknown version");
   }
   const uint8_t* in = as_bytes(sealed).data();
   const size_t cipher_bytes = sealed.size() - 1 - kNonceBytes;
   std::string plain(cipher_bytes - kTagBytes, '\0');
   unsigned long long size = 0;
-  if (crypto_aead_xchacha20poly1305_ietf_decrypt(reinterpret_cast<uint8_t*>(plain.data()), &size, nullptr,
-                                                 in + 1 + kNonceBytes, cipher_bytes, as_bytes(associated).data(),
-                                                 associated.size(), in + 1, key_.data()) != 0) {
-    return fail(Code::kCorrupt, "a sealed secret does not open: wrong key file, or the record was changed");
+  if (crypto_aead_xchacha20poly1305_ietf_decrypt(
+          reinterpret_cast<uint8_t*>(plain.data()), &size, nullptr, in + 1 + kNonceBytes,
+          cipher_bytes, as_bytes(associated).data(), associated.size(), in + 1, key_.data()) != 0) {
+    return fail(Code::kCorrupt,
+                "a sealed secret does not open: wrong key file, or the record was changed");
   }
   return plain;
 }

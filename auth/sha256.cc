@@ -1,4 +1,5 @@
-// Before the first OpenSSL header: see sha256.h for why these functions are used although deprecated.
+// Before the first OpenSSL header: see sha256.h for why these functions are used although
+// deprecated.
 #define OPENSSL_SUPPRESS_DEPRECATED
 #include "auth/sha256.h"
 

@@ -24,7 +24,8 @@ struct Entry {
     OPENSSL_cleanse(secret_key.data(), secret_key.size());
     OPENSSL_cleanse(key.data(), key.size());
   }
-  void derive(std::string_view secret, std::string_view date, std::string_view region, std::string_view service) {
+  void derive(std::string_view secret, std::string_view date, std::string_view region,
+              std::string_view service) {
     wipe();
     secret_key = secret;
     std::string first;
@@ -43,7 +44,8 @@ struct Entry {
 
 struct SigningKeyCache::Impl {
   std::list<Entry> entries;  // most recently used first
-  std::unordered_map<std::string_view, std::list<Entry>::iterator> by_name;  // views into the entries
+  std::unordered_map<std::string_view, std::list<Entry>::iterator>
+      by_name;       // views into the entries
   std::string name;  // of the look-up; kept for its memory
 
   const Entry& get(std::string_view access_key, std::string_view secret_key, std::string_view date,
@@ -78,14 +80,16 @@ struct SigningKeyCache::Impl {
 SigningKeyCache::SigningKeyCache() : impl_(std::make_unique<Impl>()) {}
 SigningKeyCache::~SigningKeyCache() = default;
 
-const std::array<uint8_t, 32>& SigningKeyCache::get(std::string_view access_key, std::string_view secret_key,
+const std::array<uint8_t, 32>& SigningKeyCache::get(std::string_view access_key,
+                                                    std::string_view secret_key,
                                                     std::string_view date, std::string_view region,
                                                     std::string_view service) {
   return impl_->get(access_key, secret_key, date, region, service).key;
 }
 
 const HmacSha256& SigningKeyCache::hmac(std::string_view access_key, std::string_view secret_key,
-                                        std::string_view date, std::string_view region, std::string_view service) {
+                                        std::string_view date, std::string_view region,
+                                        std::string_view service) {
   return impl_->get(access_key, secret_key, date, region, service).hmac;
 }
 

@@ -18,12 +18,15 @@ constexpr std::string_view kTerminator = "aws4_request";
 constexpr std::string_view kUnsignedPayload = "UNSIGNED-PAYLOAD";
 constexpr size_t kSignatureDigits = 64;
 
-// An unknown access key is verified against this one, under a name no key can have, so that it costs what a wrong signature
-// costs. Nobody can sign with it to any effect: the answer is always InvalidAccessKeyId.
+// An unknown access key is verified against this one, under a name no key can have, so that it
+// costs what a wrong signature costs. Nobody can sign with it to any effect: the answer is always
+// InvalidAccessKeyId.
 constexpr std::string_view kNoAccessKey = "?";
 constexpr std::string_view kNoSecretKey = "there is no such access key";
 
-AuthError error(AuthFailure failure, std::string detail) { return {failure, std::move(detail), {}, {}}; }
+AuthError error(AuthFailure failure, std::string detail) {
+  return {failure, std::move(detail), {}, {}};
+}
 
 // Memory of one thread's requests; at most a few times the head's 32 KiB.
 struct Scratch {
@@ -48,7 +51,8 @@ KnownHeaders known_headers(std::span<const HeaderView> headers) {
     switch (header.name.size()) {
       case 4:
         if (equals_ignoring_case(header.name, "host")) ++known.host_count;
-        if (equals_ignoring_case(header.name, "date") && known.date.empty()) known.date = header.value;
+        if (equals_ignoring_case(header.name, "date") && known.date.empty())
+          known.date = header.value;
         break;
       case 10:
         if (equals_ignoring_case(header.name, "x-amz-date")) {
@@ -66,7 +70,8 @@ KnownHeaders known_headers(std::span<const HeaderView> headers) {
         if (equals_ignoring_case(header.name, "x-amz-content-sha256")) {
           known.content_sha256 = header.value;
           ++known.content_sha256_count;
-        } else if (equals_ignoring_case(header.name, "x-amz-security-token") && !header.value.empty()) {
+        } else if (equals_ignoring_case(header.name, "x-amz-security-token") &&
+                   !header.value.empty()) {
           known.security_token = header.value;
         }
         break;
@@ -97,7 +102,8 @@ const char* parse_credential(std::string_view credential, Scope& scope) {
   for (size_t i = parts.size(); i-- > 0;) {
     const size_t slash = rest.rfind('/');
     if (slash == std::string_view::npos) {
-      return "the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\".";
+      return "the Credential is mal-formed; expecting "
+             "\"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\".";
     }
     parts[i] = rest.substr(slash + 1);
     rest = rest.substr(0, slash);
@@ -111,7 +117,8 @@ const char* parse_credential(std::string_view credential, Scope& scope) {
     return "the Credential is mal-formed; the access key is empty or too long.";
   }
   if (scope.date.size() != 8 || !is_digits(scope.date)) {
-    return "the Credential is mal-formed; incorrect date format. This date in the credential must be in the format "
+    return "the Credential is mal-formed; incorrect date format. This date in the credential must "
+           "be in the format "
            "\"yyyyMMdd\".";
   }
   if (scope.region.empty() || scope.region.size() > kRegionBytesMax) {
@@ -141,7 +148,8 @@ const char* parse_authorization(std::string_view rest, AuthorizationParts& parts
     const size_t end = std::min(rest.find(','), rest.size());
     const std::string_view part = trim(rest.substr(0, end));
     const size_t equals = part.find('=');
-    if (equals == std::string_view::npos) return "the header must consist of Credential, SignedHeaders and Signature.";
+    if (equals == std::string_view::npos)
+      return "the header must consist of Credential, SignedHeaders and Signature.";
     const std::string_view name = part.substr(0, equals);
     std::string_view* where = name == "Credential"      ? &parts.credential
                               : name == "SignedHeaders" ? &parts.signed_headers
@@ -165,6 +173,21 @@ struct Payload {
   std::array<uint8_t, 32> sha256{};
 };
 
+// from_hex() without its allocation. hex.size() == 64.
+bool decode_hex(std::string_view hex, std::array<uint8_t, 32>& out) {
+  const auto value = [](char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+  };
+  for (size_t i = 0; i < out.size(); ++i) {
+    const int high = value(hex[2 * i]), low = value(hex[2 * i + 1]);
+    if (high < 0 || low < 0) return false;
+    out[i] = static_cast<uint8_t>(high << 4 | low);
+  }
+  return true;
+}
+
 std::expected<Payload, AuthError> parse_payload(std::string_view value) {
   Payload payload;
   if (value == kUnsignedPayload) return payload;
@@ -181,21 +204,22 @@ std::expected<Payload, AuthError> parse_payload(std::string_view value) {
     return payload;
   }
   if (value.starts_with("STREAMING-AWS4-ECDSA-")) {
-    return std::unexpected(error(AuthFailure::kInvalidContentSha256,
-                                 "x-amz-content-sha256 names a Signature Version 4A (ECDSA) payload, which this server "
-                                 "does not support; please use STREAMING-AWS4-HMAC-SHA256-PAYLOAD or its -TRAILER form."));
+    return std::unexpected(error(
+        AuthFailure::kInvalidContentSha256,
+        "x-amz-content-sha256 names a Signature Version 4A (ECDSA) payload, which this server "
+        "does not support; please use STREAMING-AWS4-HMAC-SHA256-PAYLOAD or its -TRAILER form."));
   }
   if (value.size() == kSignatureDigits) {
-    if (const auto bytes = from_hex(value)) {
+    if (decode_hex(value, payload.sha256)) {
       payload.kind = PayloadKind::kSha256;
-      std::copy(bytes->begin(), bytes->end(), payload.sha256.begin());
       return payload;
     }
   }
-  return std::unexpected(error(AuthFailure::kInvalidContentSha256,
-                               "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, "
-                               "STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER or a "
-                               "valid sha256 value."));
+  return std::unexpected(
+      error(AuthFailure::kInvalidContentSha256,
+            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, "
+            "STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER or a "
+            "valid sha256 value."));
 }
 
 bool signs_chunks(PayloadKind kind) {
@@ -203,14 +227,17 @@ bool signs_chunks(PayloadKind kind) {
 }
 
 // The text of a parameter that clients write in either case when they move a header into the query.
-std::optional<std::string> either_case(const CanonicalQuery& query, std::string_view name, std::string_view lower) {
+std::optional<std::string> either_case(const CanonicalQuery& query, std::string_view name,
+                                       std::string_view lower) {
   auto value = query.value(name);
   return value ? value : query.value(lower);
 }
 
-// False: the path or query holds an invalid escape. `missing` is then empty; else the signed header that is not there.
-bool build_canonical_request(const RequestView& request, const CanonicalQuery& query, std::string_view left_out,
-                             std::span<const std::string_view> names, std::string_view payload_hash, std::string& out,
+// False: the path or query holds an invalid escape. `missing` is then empty; else the signed header
+// that is not there.
+bool build_canonical_request(const RequestView& request, const CanonicalQuery& query,
+                             std::string_view left_out, std::span<const std::string_view> names,
+                             std::string_view payload_hash, std::string& out,
                              std::string_view& missing) {
   out.clear();
   out.append(request.method).push_back('\n');
@@ -230,8 +257,8 @@ bool build_canonical_request(const RequestView& request, const CanonicalQuery& q
   return true;
 }
 
-void build_string_to_sign(std::string_view date_time, std::string_view scope, std::string_view canonical_request,
-                          std::string& out) {
+void build_string_to_sign(std::string_view date_time, std::string_view scope,
+                          std::string_view canonical_request, std::string& out) {
   out.clear();
   out.append(kAlgorithmName).push_back('\n');
   out.append(date_time).push_back('\n');
@@ -240,16 +267,20 @@ void build_string_to_sign(std::string_view date_time, std::string_view scope, st
 }
 
 // The x-amz-* fields that are not signed, joined by ", "; "" if there are none.
-std::string unsigned_headers(std::span<const HeaderView> headers, const SignedHeaders& signed_headers, bool presigned) {
+std::string unsigned_headers(std::span<const HeaderView> headers,
+                             const SignedHeaders& signed_headers, bool presigned) {
   std::string names;
   for (const HeaderView& header : headers) {
-    if (!starts_with_ignoring_case(header.name, "x-amz-") || signed_headers.contains(header.name)) continue;
+    if (!starts_with_ignoring_case(header.name, "x-amz-") || signed_headers.contains(header.name))
+      continue;
     // Says what a presigned URL says anyway; some clients send it with every request.
-    if (presigned && header.value == kUnsignedPayload && equals_ignoring_case(header.name, "x-amz-content-sha256")) {
+    if (presigned && header.value == kUnsignedPayload &&
+        equals_ignoring_case(header.name, "x-amz-content-sha256")) {
       continue;
     }
     if (!names.empty()) names += ", ";
-    for (char c : header.name) names.push_back(c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c);
+    for (char c : header.name)
+      names.push_back(c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c);
   }
   return names;
 }
@@ -269,39 +300,47 @@ struct Gate::Claim {
 Gate::Gate(const IdentityTable& identities, Options options)
     : identities_(identities), options_(std::move(options)) {}
 
-std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& request, int64_t wall_ms) const {
+std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& request,
+                                                           int64_t wall_ms) const {
   const auto refuse = [](AuthFailure failure, std::string detail) {
     return std::unexpected(error(failure, std::move(detail)));
   };
   CanonicalQuery& query = scratch().query;
   if (!query.parse(request.query)) {
-    return refuse(AuthFailure::kAuthorizationQueryParametersError, "The query holds an invalid percent-encoding.");
+    return refuse(AuthFailure::kAuthorizationQueryParametersError,
+                  "The query holds an invalid percent-encoding.");
   }
   const KnownHeaders known = known_headers(request.headers);
   const bool in_header = known.authorization_count > 0;
-  const bool in_query = query.count("X-Amz-Algorithm") + query.count("X-Amz-Credential") + query.count("X-Amz-Signature") > 0;
+  const bool in_query = query.count("X-Amz-Algorithm") + query.count("X-Amz-Credential") +
+                            query.count("X-Amz-Signature") >
+                        0;
   const bool version_2_query = query.count("AWSAccessKeyId") > 0;
   if ((in_header && (in_query || version_2_query)) || (in_query && version_2_query)) {
     return refuse(AuthFailure::kSeveralCredentials,
-                  "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string "
+                  "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, "
+                  "Signature query string "
                   "parameter or the Authorization header should be specified");
   }
   if (version_2_query) {
     return refuse(AuthFailure::kUnsupportedSignature,
-                  "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.");
+                  "The authorization mechanism you have provided is not supported. Please use "
+                  "AWS4-HMAC-SHA256.");
   }
 
   if (!in_header && !in_query) {
     Authenticated anonymous{.identity = Identity()};
     if (known.content_sha256_count > 1) {
-      return refuse(AuthFailure::kInvalidContentSha256, "x-amz-content-sha256 is given more than once.");
+      return refuse(AuthFailure::kInvalidContentSha256,
+                    "x-amz-content-sha256 is given more than once.");
     }
     if (known.content_sha256_count == 1) {
       auto payload = parse_payload(known.content_sha256);
       if (!payload) return std::unexpected(std::move(payload).error());
       if (signs_chunks(payload->kind)) {
-        return refuse(AuthFailure::kInvalidContentSha256,
-                      "x-amz-content-sha256 announces signed chunks, but the request is not signed.");
+        return refuse(
+            AuthFailure::kInvalidContentSha256,
+            "x-amz-content-sha256 announces signed chunks, but the request is not signed.");
       }
       anonymous.payload = payload->kind;
       anonymous.payload_sha256 = payload->sha256;
@@ -310,11 +349,13 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
   }
 
   if (request.headers.size() > kRequestHeadersMax) {
-    return refuse(AuthFailure::kAuthorizationHeaderMalformed, "The request has too many header fields.");
+    return refuse(AuthFailure::kAuthorizationHeaderMalformed,
+                  "The request has too many header fields.");
   }
 
   Claim claim;
-  std::string credential, signed_headers, signature, date_time, payload_hash;  // what the query form decodes to
+  std::string credential, signed_headers, signature, date_time,
+      payload_hash;  // what the query form decodes to
   int64_t signed_at = 0;
   if (in_header) {
     const auto malformed = [&](std::string_view what) {
@@ -327,18 +368,22 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
     if (text.empty()) return malformed("it is empty.");
     if (text.substr(0, space) != kAlgorithmName) {
       return refuse(AuthFailure::kUnsupportedSignature,
-                    "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.");
+                    "The authorization mechanism you have provided is not supported. Please use "
+                    "AWS4-HMAC-SHA256.");
     }
     if (space == std::string_view::npos) return malformed("the Credential is missing.");
     AuthorizationParts parts;
-    if (const char* what = parse_authorization(text.substr(space + 1), parts)) return malformed(what);
+    if (const char* what = parse_authorization(text.substr(space + 1), parts))
+      return malformed(what);
     if (const char* what = parse_credential(parts.credential, claim.scope)) return malformed(what);
-    if (const char* what = claim.signed_headers.parse(parts.signed_headers)) return malformed(std::string(what) + ".");
+    if (const char* what = claim.signed_headers.parse(parts.signed_headers))
+      return malformed(std::string(what) + ".");
     claim.signature = parts.signature;
 
     if (known.amz_date_count > 1) return malformed("x-amz-date is given more than once.");
     const auto missing_date = [&] {
-      return refuse(AuthFailure::kMissingDate, "AWS authentication requires a valid Date or x-amz-date header");
+      return refuse(AuthFailure::kMissingDate,
+                    "AWS authentication requires a valid Date or x-amz-date header");
     };
     if (known.amz_date_count == 1) {
       const auto seconds = parse_basic_time(known.amz_date);
@@ -362,10 +407,12 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
                     "The difference between the request time and the current time is too large.");
     }
     if (known.content_sha256_count == 0) {
-      return refuse(AuthFailure::kMissingContentSha256, "Missing required header for this request: x-amz-content-sha256");
+      return refuse(AuthFailure::kMissingContentSha256,
+                    "Missing required header for this request: x-amz-content-sha256");
     }
     if (known.content_sha256_count > 1) {
-      return refuse(AuthFailure::kInvalidContentSha256, "x-amz-content-sha256 is given more than once.");
+      return refuse(AuthFailure::kInvalidContentSha256,
+                    "x-amz-content-sha256 is given more than once.");
     }
     claim.payload_hash = known.content_sha256;
   } else {
@@ -373,14 +420,16 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
       return refuse(AuthFailure::kAuthorizationQueryParametersError, std::move(what));
     };
     claim.presigned = true;
-    for (std::string_view name : {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires",
-                                  "X-Amz-SignedHeaders", "X-Amz-Signature"}) {
+    for (std::string_view name : {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date",
+                                  "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature"}) {
       const size_t count = query.count(name);
       if (count == 0) {
-        return malformed("Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, "
-                         "X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters.");
+        return malformed(
+            "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, "
+            "X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters.");
       }
-      if (count > 1) return malformed(fmt::format("The parameter {} is given more than once.", name));
+      if (count > 1)
+        return malformed(fmt::format("The parameter {} is given more than once.", name));
     }
     if (query.count("X-Amz-Security-Token") > 1 ||
         query.count("X-Amz-Content-Sha256") + query.count("x-amz-content-sha256") > 1) {
@@ -388,8 +437,9 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
     }
     const std::string algorithm = *query.value("X-Amz-Algorithm");
     if (algorithm != kAlgorithmName) {
-      return refuse(algorithm.starts_with("AWS4-ECDSA") ? AuthFailure::kUnsupportedSignature
-                                                         : AuthFailure::kAuthorizationQueryParametersError,
+      return refuse(algorithm.starts_with("AWS4-ECDSA")
+                        ? AuthFailure::kUnsupportedSignature
+                        : AuthFailure::kAuthorizationQueryParametersError,
                     "X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256\"");
     }
     credential = *query.value("X-Amz-Credential");
@@ -404,7 +454,8 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
     claim.signature = signature;
     date_time = *query.value("X-Amz-Date");
     const auto seconds = parse_basic_time(date_time);
-    if (!seconds) return malformed("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"");
+    if (!seconds)
+      return malformed("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"");
     signed_at = *seconds;
     claim.date_time = date_time;
     if (date_time.substr(0, 8) != claim.scope.date) {
@@ -413,20 +464,25 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
     const std::string expires_text = *query.value("X-Amz-Expires");
     if (!is_digits(expires_text)) return malformed("X-Amz-Expires should be a number");
     int64_t expires = 0;
-    for (char c : expires_text) expires = std::min<int64_t>(expires * 10 + (c - '0'), kPresignSecondsMax + 1);
+    for (char c : expires_text)
+      expires = std::min<int64_t>(expires * 10 + (c - '0'), kPresignSecondsMax + 1);
     if (expires > kPresignSecondsMax) {
-      return malformed("X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be "
-                       "less than 604800 seconds");
+      return malformed(
+          "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires "
+          "must be "
+          "less than 604800 seconds");
     }
     if (expires < 1) return malformed("X-Amz-Expires must be at least 1");
     if (signed_at * 1000 - wall_ms > kClockSkewMsMax) {
       return refuse(AuthFailure::kAccessDenied, "Request is not yet valid");
     }
-    if (wall_ms > (signed_at + expires) * 1000) return refuse(AuthFailure::kRequestExpired, "Request has expired");
+    if (wall_ms > (signed_at + expires) * 1000)
+      return refuse(AuthFailure::kRequestExpired, "Request has expired");
 
     claim.payload_hash = kUnsignedPayload;
     if (known.content_sha256_count > 1) {
-      return refuse(AuthFailure::kInvalidContentSha256, "x-amz-content-sha256 is given more than once.");
+      return refuse(AuthFailure::kInvalidContentSha256,
+                    "x-amz-content-sha256 is given more than once.");
     }
     const auto hash_in_query = either_case(query, "X-Amz-Content-Sha256", "x-amz-content-sha256");
     if (hash_in_query) {
@@ -445,19 +501,24 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
   if (!payload) return std::unexpected(std::move(payload).error());
   claim.payload = *payload;
   if (claim.presigned && signs_chunks(claim.payload.kind)) {
-    return refuse(AuthFailure::kInvalidContentSha256, "A presigned URL cannot announce signed chunks.");
+    return refuse(AuthFailure::kInvalidContentSha256,
+                  "A presigned URL cannot announce signed chunks.");
   }
   if (!options_.any_region && claim.scope.region != options_.region) {
     if (claim.presigned) {
       return refuse(AuthFailure::kAuthorizationQueryParametersError,
-                    fmt::format("Error parsing the X-Amz-Credential parameter; the region '{}' is wrong; expecting '{}'",
+                    fmt::format("Error parsing the X-Amz-Credential parameter; the region '{}' is "
+                                "wrong; expecting '{}'",
                                 claim.scope.region, options_.region));
     }
-    return refuse(AuthFailure::kAuthorizationHeaderMalformed,
-                  fmt::format("The authorization header is malformed; the region '{}' is wrong; expecting '{}'",
-                              claim.scope.region, options_.region));
+    return refuse(
+        AuthFailure::kAuthorizationHeaderMalformed,
+        fmt::format(
+            "The authorization header is malformed; the region '{}' is wrong; expecting '{}'",
+            claim.scope.region, options_.region));
   }
-  if (std::string names = unsigned_headers(request.headers, claim.signed_headers, claim.presigned); !names.empty()) {
+  if (std::string names = unsigned_headers(request.headers, claim.signed_headers, claim.presigned);
+      !names.empty()) {
     return refuse(AuthFailure::kUnsignedHeaders,
                   "There were headers present in the request which were not signed: " + names);
   }
@@ -468,45 +529,53 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
     token = token || (in_url && !in_url->empty());
   }
   if (token) {
-    return refuse(AuthFailure::kInvalidToken, "The provided token is malformed or otherwise invalid.");
+    return refuse(AuthFailure::kInvalidToken,
+                  "The provided token is malformed or otherwise invalid.");
   }
   return verify(request, claim);
 }
 
-std::expected<Authenticated, AuthError> Gate::verify(const RequestView& request, Claim& claim) const {
+std::expected<Authenticated, AuthError> Gate::verify(const RequestView& request,
+                                                     Claim& claim) const {
   Scratch& memory = scratch();
   std::string_view missing;
   if (!build_canonical_request(request, memory.query, claim.presigned ? "X-Amz-Signature" : "",
-                               claim.signed_headers.names(), claim.payload_hash, memory.canonical_request, missing)) {
+                               claim.signed_headers.names(), claim.payload_hash,
+                               memory.canonical_request, missing)) {
     return std::unexpected(error(
         AuthFailure::kSignatureDoesNotMatch,
         missing.empty() ? std::string("The request URI holds an invalid percent-encoding.")
                         : fmt::format("The signed header '{}' is not in the request.", missing)));
   }
-  build_string_to_sign(claim.date_time, claim.scope.text, memory.canonical_request, memory.string_to_sign);
+  build_string_to_sign(claim.date_time, claim.scope.text, memory.canonical_request,
+                       memory.string_to_sign);
 
   const std::shared_ptr<const AccessKey> key = identities_.find_key(claim.scope.access_key);
   const std::string_view secret_key = key ? std::string_view(key->secret_key) : kNoSecretKey;
   SigningKeyCache& cache = identities_.signing_keys();
-  const HmacSha256& hmac = cache.hmac(key ? claim.scope.access_key : kNoAccessKey, secret_key, claim.scope.date,
-                                      claim.scope.region, claim.scope.service);
+  const HmacSha256& hmac = cache.hmac(key ? claim.scope.access_key : kNoAccessKey, secret_key,
+                                      claim.scope.date, claim.scope.region, claim.scope.service);
   const HexDigest expected = hex_digest(hmac.sign(memory.string_to_sign));
   const bool equal = equal_constant_time(as_bytes(expected.view()), as_bytes(claim.signature));
 
-  const std::shared_ptr<const Account> account = key ? identities_.find_account(key->account_id) : nullptr;
+  const std::shared_ptr<const Account> account =
+      key ? identities_.find_account(key->account_id) : nullptr;
   if (!key || !account) {
-    return std::unexpected(error(AuthFailure::kInvalidAccessKeyId,
-                                 "The AWS Access Key Id you provided does not exist in our records."));
+    return std::unexpected(
+        error(AuthFailure::kInvalidAccessKeyId,
+              "The AWS Access Key Id you provided does not exist in our records."));
   }
   if (!key->enabled) {
-    return std::unexpected(error(AuthFailure::kAccessKeyDisabled,
-                                 "The AWS Access Key Id you provided does not exist in our records."));
+    return std::unexpected(
+        error(AuthFailure::kAccessKeyDisabled,
+              "The AWS Access Key Id you provided does not exist in our records."));
   }
   if (!equal) {
-    return std::unexpected(AuthError{AuthFailure::kSignatureDoesNotMatch,
-                                     "The request signature we calculated does not match the signature you provided. "
-                                     "Check your key and signing method.",
-                                     memory.canonical_request, memory.string_to_sign});
+    return std::unexpected(
+        AuthError{AuthFailure::kSignatureDoesNotMatch,
+                  "The request signature we calculated does not match the signature you provided. "
+                  "Check your key and signing method.",
+                  memory.canonical_request, memory.string_to_sign});
   }
 
   Authenticated result{.identity = Identity()};
@@ -519,8 +588,8 @@ std::expected<Authenticated, AuthError> Gate::verify(const RequestView& request,
   result.service = claim.scope.service;
   if (signs_chunks(claim.payload.kind)) {
     result.chunk_signing = ChunkSigning{
-        .signing_key = cache.get(claim.scope.access_key, secret_key, claim.scope.date, claim.scope.region,
-                                 claim.scope.service),
+        .signing_key = cache.get(claim.scope.access_key, secret_key, claim.scope.date,
+                                 claim.scope.region, claim.scope.service),
         .scope = std::string(claim.scope.text),
         .date_time = std::string(claim.date_time),
         .seed_signature = std::string(claim.signature),
@@ -531,25 +600,26 @@ std::expected<Authenticated, AuthError> Gate::verify(const RequestView& request,
 
 std::string sign_header(const SignInput& input) {
   Scratch& memory = scratch();
-  const std::string scope =
-      fmt::format("{}/{}/{}/{}", input.date_time.substr(0, 8), input.region, input.service, kTerminator);
+  const std::string scope = fmt::format("{}/{}/{}/{}", input.date_time.substr(0, 8), input.region,
+                                        input.service, kTerminator);
   std::string_view missing;
   if (!memory.query.parse(input.request.query) ||
-      !build_canonical_request(input.request, memory.query, "", input.signed_headers, input.payload_hash,
-                               memory.canonical_request, missing)) {
+      !build_canonical_request(input.request, memory.query, "", input.signed_headers,
+                               input.payload_hash, memory.canonical_request, missing)) {
     return {};
   }
   build_string_to_sign(input.date_time, scope, memory.canonical_request, memory.string_to_sign);
   SigningKeyCache cache;
-  const HmacSha256& hmac =
-      cache.hmac(input.access_key, input.secret_key, input.date_time.substr(0, 8), input.region, input.service);
+  const HmacSha256& hmac = cache.hmac(input.access_key, input.secret_key,
+                                      input.date_time.substr(0, 8), input.region, input.service);
   std::string names;
   for (std::string_view name : input.signed_headers) {
     if (!names.empty()) names.push_back(';');
     names.append(name);
   }
-  return fmt::format("{} Credential={}/{}, SignedHeaders={}, Signature={}", kAlgorithmName, input.access_key, scope,
-                     names, hex_digest(hmac.sign(memory.string_to_sign)).view());
+  return fmt::format("{} Credential={}/{}, SignedHeaders={}, Signature={}", kAlgorithmName,
+                     input.access_key, scope, names,
+                     hex_digest(hmac.sign(memory.string_to_sign)).view());
 }
 
 }  // namespace basalt::auth

@@ -1,5 +1,6 @@
-// The chunked decoder against arbitrary bodies. What must hold: no crash; never more consumed than given nor more payload than
-// announced; the same outcome however the body is cut; nothing signed passes unless it was signed.
+// The chunked decoder against arbitrary bodies. What must hold: no crash; never more consumed than
+// given nor more payload than announced; the same outcome however the body is cut; nothing signed
+// passes unless it was signed.
 #include <algorithm>
 #include <optional>
 #include <string>
@@ -30,7 +31,8 @@ Outcome run(const AwsChunkedDecoder::Options& options, Bytes body, size_t step) 
       BASALT_CHECK(!outcome.done);
       return outcome;
     }
-    BASALT_CHECK(result->consumed <= end - outcome.consumed && result->data.size() <= result->consumed);
+    BASALT_CHECK(result->consumed <= end - outcome.consumed &&
+                 result->data.size() <= result->consumed);
     outcome.payload += as_text(result->data);
     outcome.consumed += result->consumed;
     outcome.done = result->done;
@@ -53,8 +55,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t step = data[2] % 32 + 1;
   if (data[0] & 0x80) options.announced.push_back("x-amz-checksum-crc32");
   if (options.kind != PayloadKind::kStreamingUnsignedTrailer) {
-    options.signing = ChunkSigning{
-        .signing_key = {1, 2, 3}, .scope = "20130524/us-east-1/s3/aws4_request", .date_time = "20130524T000000Z", .seed_signature = "0"};
+    options.signing = ChunkSigning{.signing_key = {1, 2, 3},
+                                   .scope = "20130524/us-east-1/s3/aws4_request",
+                                   .date_time = "20130524T000000Z",
+                                   .seed_signature = "0"};
   }
   const Bytes body(data + 3, size - 3);
   const Outcome whole = run(options, body, body.size() + 1), cut = run(options, body, step);

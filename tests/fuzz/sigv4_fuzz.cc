@@ -1,5 +1,6 @@
-// The gate against arbitrary requests. What must hold: no crash; nobody but the signer gets an identity; and whatever
-// sign_header() signs, the gate accepts or refuses for a reason other than the signature.
+// The gate against arbitrary requests. What must hold: no crash; nobody but the signer gets an
+// identity; and whatever sign_header() signs, the gate accepts or refuses for a reason other than
+// the signature.
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -20,7 +21,8 @@ using namespace basalt::auth;
 constexpr std::string_view kAccessKey = "AKIAIOSFODNN7EXAMPLE";
 constexpr std::string_view kSecretKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 constexpr int64_t kNowMs = 1369353600000;
-constexpr std::string_view kHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+constexpr std::string_view kHash =
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 struct World {
   Sealer sealer;
@@ -38,8 +40,9 @@ struct World {
     return std::move(*sealer);
   }
   World() : sealer(make_sealer()), table(sealer), gate(table, {}) {
-    table.set_root({.id = "root", .name = "root"},
-                   {.access_key = std::string(kAccessKey), .secret_key = std::string(kSecretKey), .account_id = "root"});
+    table.set_root({.id = "root", .name = "root"}, {.access_key = std::string(kAccessKey),
+                                                    .secret_key = std::string(kSecretKey),
+                                                    .account_id = "root"});
   }
 };
 
@@ -68,15 +71,19 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   if (!with_signature) {
     const auto result = world.gate.authenticate({method, path, query, headers}, kNowMs);
-    // A corpus file may hold a request signed by hand; a found identity is then the one whose secret signed it.
-    if (result && !result->identity.anonymous()) BASALT_CHECK(result->identity.access_key() == kAccessKey);
+    // A corpus file may hold a request signed by hand; a found identity is then the one whose
+    // secret signed it.
+    if (result && !result->identity.anonymous())
+      BASALT_CHECK(result->identity.access_key() == kAccessKey);
     return 0;
   }
 
   std::erase_if(headers, [](const HeaderView& header) {
-    return header.name.empty() || !std::ranges::all_of(header.name, [](char c) { return (c >= 'a' && c <= 'z') || c == '-'; }) ||
-           header.name == "authorization" || header.name == "x-amz-date" || header.name == "x-amz-content-sha256" ||
-           header.name == "host";
+    return header.name.empty() ||
+           !std::ranges::all_of(header.name,
+                                [](char c) { return (c >= 'a' && c <= 'z') || c == '-'; }) ||
+           header.name == "authorization" || header.name == "x-amz-date" ||
+           header.name == "x-amz-content-sha256" || header.name == "host";
   });
   if (headers.size() > 150) headers.resize(150);
   headers.push_back({"host", "localhost"});

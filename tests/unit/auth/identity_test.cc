@@ -1,4 +1,5 @@
-// Records of the identity table: round trips, sealing, and what the table answers as changes arrive.
+// Records of the identity table: round trips, sealing, and what the table answers as changes
+// arrive.
 #include "auth/identity.h"
 
 #include <gtest/gtest.h>
@@ -65,7 +66,12 @@ TEST(Sealer, OpensOnlyUnchangedUnderItsOwnNameWithItsOwnKey) {
 
 TEST(Records, RoundTrip) {
   const Sealer sealer = testing::make_sealer();
-  const Account account{.id = "id", .name = "name", .display_name = "Ünï", .email = "a@b", .root = true, .created_ms = 5};
+  const Account account{.id = "id",
+                        .name = "name",
+                        .display_name = "Ünï",
+                        .email = "a@b",
+                        .root = true,
+                        .created_ms = 5};
   auto read = decode_account(as_bytes(encode_account(account)));
   ASSERT_TRUE(read);
   EXPECT_EQ(read->id, "id");
@@ -74,7 +80,11 @@ TEST(Records, RoundTrip) {
   EXPECT_TRUE(read->root);
   EXPECT_EQ(read->created_ms, 5);
 
-  const AccessKey key{.access_key = "AKIA", .secret_key = "12345678", .account_id = "id", .enabled = false, .created_ms = 6};
+  const AccessKey key{.access_key = "AKIA",
+                      .secret_key = "12345678",
+                      .account_id = "id",
+                      .enabled = false,
+                      .created_ms = 6};
   const std::string meta = encode_key(key, sealer);
   EXPECT_EQ(meta.find("12345678"), std::string::npos);
   auto read_key = decode_key(as_bytes(meta), sealer);
@@ -88,7 +98,8 @@ TEST(Records, RoundTrip) {
 TEST(Records, DamageIsRefusedOrHarmless) {
   const Sealer sealer = testing::make_sealer();
   const std::string account = encode_account({.id = "id", .name = "name"});
-  const std::string key = encode_key({.access_key = "AKIA", .secret_key = "12345678", .account_id = "id"}, sealer);
+  const std::string key =
+      encode_key({.access_key = "AKIA", .secret_key = "12345678", .account_id = "id"}, sealer);
   for (const std::string& meta : {account, key}) {
     for (size_t i = 0; i < meta.size(); ++i) {
       (void)decode_account(as_bytes(meta.substr(0, i)));
@@ -97,7 +108,8 @@ TEST(Records, DamageIsRefusedOrHarmless) {
         std::string changed = meta;
         changed[i] = static_cast<char>(changed[i] ^ (1 << bit));
         (void)decode_account(as_bytes(changed));
-        if (auto read = decode_key(as_bytes(changed), sealer)) EXPECT_EQ(read->secret_key, "12345678");
+        if (auto read = decode_key(as_bytes(changed), sealer))
+          EXPECT_EQ(read->secret_key, "12345678");
       }
     }
   }
@@ -114,10 +126,12 @@ TEST(Checks, Ranges) {
   EXPECT_TRUE(check_account_id(std::string(64, 'f')));
   EXPECT_FALSE(check_account_id(std::string(65, 'f')));
   EXPECT_TRUE(check_access_key("abc"));
-  for (std::string_view bad : {"", "ab", "a/b", "a,b", "a=b", "a b"}) EXPECT_FALSE(check_access_key(bad));
+  for (std::string_view bad : {"", "ab", "a/b", "a,b", "a=b", "a b"})
+    EXPECT_FALSE(check_access_key(bad));
   EXPECT_FALSE(check_access_key(std::string(129, 'a')));
   EXPECT_TRUE(check_secret_key("12345+/="));
-  for (std::string_view bad : {"1234567", "1234 5678", "1234567\n"}) EXPECT_FALSE(check_secret_key(bad));
+  for (std::string_view bad : {"1234567", "1234 5678", "1234567\n"})
+    EXPECT_FALSE(check_secret_key(bad));
   EXPECT_FALSE(check_secret_key(std::string(129, 'a')));
 }
 
@@ -159,10 +173,13 @@ TEST(IdentityTable, FollowsChanges) {
 TEST(IdentityTable, RefusesForeignRecords) {
   Identities identities;
   const std::string account = encode_account({.id = "x", .name = "x"});
-  EXPECT_EQ(identities.table.apply_change("account/y", as_bytes(account)).error().code, Code::kCorrupt);
+  EXPECT_EQ(identities.table.apply_change("account/y", as_bytes(account)).error().code,
+            Code::kCorrupt);
   EXPECT_EQ(identities.table.apply_change("key/y", as_bytes(account)).error().code, Code::kCorrupt);
-  EXPECT_EQ(identities.table.apply_change("other/y", as_bytes(account)).error().code, Code::kCorrupt);
-  const std::string key = encode_key({.access_key = "KEY2", .secret_key = "12345678", .account_id = "x"}, identities.sealer);
+  EXPECT_EQ(identities.table.apply_change("other/y", as_bytes(account)).error().code,
+            Code::kCorrupt);
+  const std::string key = encode_key(
+      {.access_key = "KEY2", .secret_key = "12345678", .account_id = "x"}, identities.sealer);
   EXPECT_EQ(identities.table.apply_change("key/KEY3", as_bytes(key)).error().code, Code::kCorrupt);
   EXPECT_FALSE(identities.table.find_key("KEY3"));
 }
@@ -171,7 +188,8 @@ TEST(IdentityTable, RootOfTheOperatorWins) {
   Identities identities;
   IdentityTable& table = identities.table;
   EXPECT_FALSE(table.root());
-  table.set_root({.id = "root-id", .name = "root"}, {.access_key = "ROOT", .secret_key = "rootsecret"});
+  table.set_root({.id = "root-id", .name = "root"},
+                 {.access_key = "ROOT", .secret_key = "rootsecret"});
   ASSERT_TRUE(table.root());
   EXPECT_TRUE(table.root()->root);
   EXPECT_EQ(table.find_account_by_name("root")->id, "root-id");
@@ -179,7 +197,10 @@ TEST(IdentityTable, RootOfTheOperatorWins) {
   EXPECT_EQ(table.keys_of("root-id").size(), 1u);
   EXPECT_EQ(table.accounts().size(), 2u);
 
-  identities.add_key({.access_key = "ROOT", .secret_key = "other-secret", .account_id = "root-id", .enabled = false});
+  identities.add_key({.access_key = "ROOT",
+                      .secret_key = "other-secret",
+                      .account_id = "root-id",
+                      .enabled = false});
   EXPECT_EQ(table.find_key("ROOT")->secret_key, "rootsecret");
   EXPECT_EQ(table.keys_of("root-id").size(), 1u);
   identities.add_account({.id = "root-id", .name = "admin", .root = false});

@@ -1,5 +1,5 @@
-// The rules of the gate one by one: every form, each thing that can be wrong with it and the failure it gives; clock edges;
-// every single-byte change of a valid request is refused.
+// The rules of the gate one by one: every form, each thing that can be wrong with it and the
+// failure it gives; clock edges; every single-byte change of a valid request is refused.
 #include "auth/sigv4.h"
 
 #include <fmt/format.h>
@@ -15,7 +15,8 @@ namespace {
 using namespace testing;
 
 constexpr int64_t kNowMs = k20130524Ms;
-constexpr std::string_view kStreams[] = {"STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
+constexpr std::string_view kStreams[] = {"STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+                                         "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
                                          "STREAMING-UNSIGNED-PAYLOAD-TRAILER"};
 
 class GateTest : public ::testing::Test {
@@ -24,17 +25,23 @@ class GateTest : public ::testing::Test {
   Gate gate{identities.table, {}};
 
   Request plain(std::string_view hash = kEmptyHash) {
-    return {"PUT", "/bucket/key", "partNumber=1",
-            {{"host", "localhost"}, {"x-amz-date", "20130524T000000Z"}, {"x-amz-content-sha256", std::string(hash)}}};
+    return {"PUT",
+            "/bucket/key",
+            "partNumber=1",
+            {{"host", "localhost"},
+             {"x-amz-date", "20130524T000000Z"},
+             {"x-amz-content-sha256", std::string(hash)}}};
   }
   Request signed_request(std::string_view hash = kEmptyHash) {
     Request request = plain(hash);
     sign(request);
     return request;
   }
-  // Presigned with our own pieces; `more` are parameters in front, `headers` those beyond host that are signed.
+  // Presigned with our own pieces; `more` are parameters in front, `headers` those beyond host that
+  // are signed.
   Request presigned(std::string more = "", int64_t expires = 3600,
-                    std::vector<std::pair<std::string, std::string>> headers = {}, std::string_view hash = "UNSIGNED-PAYLOAD",
+                    std::vector<std::pair<std::string, std::string>> headers = {},
+                    std::string_view hash = "UNSIGNED-PAYLOAD",
                     std::string_view region = "us-east-1") {
     Request request{"GET", "/bucket/key", "", {{"host", "localhost"}}};
     std::string names = "host";
@@ -43,29 +50,34 @@ class GateTest : public ::testing::Test {
       request.headers.push_back(header);
     }
     request.query = fmt::format(
-        "{}X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={}%2F20130524%2F{}%2Fs3%2Faws4_request&X-Amz-Date="
+        "{}X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={}%2F20130524%2F{}%2Fs3%2Faws4_"
+        "request&X-Amz-Date="
         "20130524T000000Z&X-Amz-Expires={}&X-Amz-SignedHeaders={}",
         more.empty() ? "" : more + "&", kAccessKey, region, expires, names);
-    // The header form's signer makes the same string to sign once it is told the payload hash and the query.
+    // The header form's signer makes the same string to sign once it is told the payload hash and
+    // the query.
     std::vector<std::string_view> list;
     for (const auto& [name, value] : request.headers) list.push_back(name);
     const auto views = request.views();
-    const std::string header = sign_header({.request = {request.method, request.path, request.query, views},
-                                            .access_key = kAccessKey,
-                                            .secret_key = kSecretKey,
-                                            .region = region,
-                                            .service = "s3",
-                                            .date_time = "20130524T000000Z",
-                                            .payload_hash = hash,
-                                            .signed_headers = list});
+    const std::string header =
+        sign_header({.request = {request.method, request.path, request.query, views},
+                     .access_key = kAccessKey,
+                     .secret_key = kSecretKey,
+                     .region = region,
+                     .service = "s3",
+                     .date_time = "20130524T000000Z",
+                     .payload_hash = hash,
+                     .signed_headers = list});
     request.query += "&X-Amz-Signature=" + header.substr(header.size() - 64);
     return request;
   }
 
-  void expect_failure(const Request& request, AuthFailure failure, std::string_view in_detail = "", int64_t now = kNowMs) {
+  void expect_failure(const Request& request, AuthFailure failure, std::string_view in_detail = "",
+                      int64_t now = kNowMs) {
     const auto result = authenticate(gate, request, now);
     ASSERT_FALSE(result);
-    EXPECT_EQ(result.error().failure, failure) << static_cast<int>(result.error().failure) << result.error().detail;
+    EXPECT_EQ(result.error().failure, failure)
+        << static_cast<int>(result.error().failure) << result.error().detail;
     EXPECT_NE(result.error().detail.find(in_detail), std::string::npos) << result.error().detail;
     EXPECT_EQ(result.error().canonical_request.find(kSecretKey), std::string::npos);
   }
@@ -76,7 +88,8 @@ class GateTest : public ::testing::Test {
 };
 
 TEST_F(GateTest, AnonymousIsNobody) {
-  const auto result = authenticate(gate, {"GET", "/bucket/key", "acl", {{"host", "localhost"}}}, kNowMs);
+  const auto result =
+      authenticate(gate, {"GET", "/bucket/key", "acl", {{"host", "localhost"}}}, kNowMs);
   ASSERT_TRUE(result);
   EXPECT_TRUE(result->identity.anonymous());
   EXPECT_FALSE(result->identity.root());
@@ -85,19 +98,25 @@ TEST_F(GateTest, AnonymousIsNobody) {
 
 TEST_F(GateTest, AnonymousPayloads) {
   const auto kind = [&](std::string_view hash) {
-    return authenticate(gate, {"PUT", "/b/k", "", {{"X-Amz-Content-Sha256", std::string(hash)}}}, kNowMs);
+    return authenticate(gate, {"PUT", "/b/k", "", {{"X-Amz-Content-Sha256", std::string(hash)}}},
+                        kNowMs);
   };
   EXPECT_EQ(kind("UNSIGNED-PAYLOAD")->payload, PayloadKind::kUnsigned);
   EXPECT_EQ(kind(kEmptyHash)->payload, PayloadKind::kSha256);
-  EXPECT_EQ(kind("STREAMING-UNSIGNED-PAYLOAD-TRAILER")->payload, PayloadKind::kStreamingUnsignedTrailer);
+  EXPECT_EQ(kind("STREAMING-UNSIGNED-PAYLOAD-TRAILER")->payload,
+            PayloadKind::kStreamingUnsignedTrailer);
   // Nobody could check these chunks.
-  EXPECT_EQ(kind("STREAMING-AWS4-HMAC-SHA256-PAYLOAD").error().failure, AuthFailure::kInvalidContentSha256);
-  EXPECT_EQ(kind("STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER").error().failure, AuthFailure::kInvalidContentSha256);
+  EXPECT_EQ(kind("STREAMING-AWS4-HMAC-SHA256-PAYLOAD").error().failure,
+            AuthFailure::kInvalidContentSha256);
+  EXPECT_EQ(kind("STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER").error().failure,
+            AuthFailure::kInvalidContentSha256);
   EXPECT_EQ(kind("nonsense").error().failure, AuthFailure::kInvalidContentSha256);
 }
 
 TEST_F(GateTest, PayloadKinds) {
-  const auto kind = [&](std::string_view hash) { return authenticate(gate, signed_request(hash), kNowMs); };
+  const auto kind = [&](std::string_view hash) {
+    return authenticate(gate, signed_request(hash), kNowMs);
+  };
   EXPECT_EQ(kind("UNSIGNED-PAYLOAD")->payload, PayloadKind::kUnsigned);
   const auto whole = kind(kEmptyHash);
   EXPECT_EQ(whole->payload, PayloadKind::kSha256);
@@ -114,7 +133,8 @@ TEST_F(GateTest, PayloadKinds) {
   EXPECT_EQ(kind(kStreams[0])->chunk_signing->scope, "20130524/us-east-1/s3/aws4_request");
   EXPECT_EQ(kind(kStreams[0])->chunk_signing->date_time, "20130524T000000Z");
 
-  expect_failure(signed_request("STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD"), AuthFailure::kInvalidContentSha256, "4A");
+  expect_failure(signed_request("STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD"),
+                 AuthFailure::kInvalidContentSha256, "4A");
   expect_failure(signed_request("STREAMING-NEW"), AuthFailure::kInvalidContentSha256);
   expect_failure(signed_request("unsigned-payload"), AuthFailure::kInvalidContentSha256);
   expect_failure(signed_request(std::string(63, 'a')), AuthFailure::kInvalidContentSha256);
@@ -130,7 +150,8 @@ TEST_F(GateTest, PayloadKinds) {
 
 // Bug class A1: whatever the payload mode, a wrong credential is refused.
 TEST_F(GateTest, EveryPayloadModeRefusesEveryWrongCredential) {
-  for (std::string_view hash : {std::string_view("UNSIGNED-PAYLOAD"), kEmptyHash, kStreams[0], kStreams[1], kStreams[2]}) {
+  for (std::string_view hash :
+       {std::string_view("UNSIGNED-PAYLOAD"), kEmptyHash, kStreams[0], kStreams[1], kStreams[2]}) {
     SCOPED_TRACE(hash);
     Request request = plain(hash);
     sign(request, kAccessKey, "another-secret");
@@ -160,21 +181,30 @@ TEST_F(GateTest, EveryPayloadModeRefusesEveryWrongCredential) {
     expect_failure(request, AuthFailure::kSignatureDoesNotMatch);
     request = signed_request(hash);
     request.remove("authorization");
-    // Without credentials the request is anonymous, or refused where its chunks could not be checked.
-    if (const auto result = authenticate(gate, request, kNowMs)) EXPECT_TRUE(result->identity.anonymous());
+    // Without credentials the request is anonymous, or refused where its chunks could not be
+    // checked.
+    if (const auto result = authenticate(gate, request, kNowMs))
+      EXPECT_TRUE(result->identity.anonymous());
   }
 }
 
 TEST_F(GateTest, DisabledKeyAndKeyWithoutAccount) {
-  identities.add_key({.access_key = std::string(kAccessKey), .secret_key = std::string(kSecretKey), .account_id = "alice-id", .enabled = false});
+  identities.add_key({.access_key = std::string(kAccessKey),
+                      .secret_key = std::string(kSecretKey),
+                      .account_id = "alice-id",
+                      .enabled = false});
   expect_failure(signed_request(), AuthFailure::kAccessKeyDisabled, "does not exist");
-  identities.add_key({.access_key = std::string(kAccessKey), .secret_key = std::string(kSecretKey), .account_id = "gone"});
+  identities.add_key({.access_key = std::string(kAccessKey),
+                      .secret_key = std::string(kSecretKey),
+                      .account_id = "gone"});
   expect_failure(signed_request(), AuthFailure::kInvalidAccessKeyId, "does not exist");
 }
 
 TEST_F(GateTest, ANewSecretIsUsedAtOnce) {
   expect_success(signed_request());
-  identities.add_key({.access_key = std::string(kAccessKey), .secret_key = "another-secret", .account_id = "alice-id"});
+  identities.add_key({.access_key = std::string(kAccessKey),
+                      .secret_key = "another-secret",
+                      .account_id = "alice-id"});
   expect_failure(signed_request(), AuthFailure::kSignatureDoesNotMatch);
   Request request = plain();
   sign(request, kAccessKey, "another-secret");
@@ -185,13 +215,15 @@ TEST_F(GateTest, ClockSkewOfTheHeaderForm) {
   const Request request = signed_request();
   for (int64_t sign : {-1, 1}) {
     expect_success(request, kNowMs + sign * kClockSkewMsMax);
-    expect_failure(request, AuthFailure::kRequestTimeTooSkewed, "", kNowMs + sign * (kClockSkewMsMax + 1));
+    expect_failure(request, AuthFailure::kRequestTimeTooSkewed, "",
+                   kNowMs + sign * (kClockSkewMsMax + 1));
   }
 }
 
 TEST_F(GateTest, Dates) {
-  for (std::string_view bad : {"", "20130524T000000", "20130524T000000z", "2013-05-24T00:00:00Z", "20130532T000000Z",
-                               "20130524T240000Z", "20130524T006000Z", "20130524T000060Z", "Fri, 24 May 2013 00:00:00 GMT"}) {
+  for (std::string_view bad : {"", "20130524T000000", "20130524T000000z", "2013-05-24T00:00:00Z",
+                               "20130532T000000Z", "20130524T240000Z", "20130524T006000Z",
+                               "20130524T000060Z", "Fri, 24 May 2013 00:00:00 GMT"}) {
     Request request = signed_request();
     request.header("x-amz-date") = bad;
     expect_failure(request, AuthFailure::kMissingDate);
@@ -213,14 +245,21 @@ TEST_F(GateTest, Dates) {
 
 TEST_F(GateTest, DateHeaderAlone) {
   // Signed for the same second, then sent with Date instead of x-amz-date.
-  Request request{"GET", "/", "", {{"host", "localhost"}, {"x-amz-content-sha256", std::string(kEmptyHash)}}};
+  Request request{
+      "GET", "/", "", {{"host", "localhost"}, {"x-amz-content-sha256", std::string(kEmptyHash)}}};
   const auto views = request.views();
   const std::vector<std::string_view> names = {"host", "x-amz-content-sha256"};
-  const std::string header = sign_header({.request = {"GET", "/", "", views}, .access_key = kAccessKey, .secret_key = kSecretKey,
-                                          .region = "us-east-1", .service = "s3", .date_time = "20130524T000000Z",
-                                          .payload_hash = kEmptyHash, .signed_headers = names});
+  const std::string header = sign_header({.request = {"GET", "/", "", views},
+                                          .access_key = kAccessKey,
+                                          .secret_key = kSecretKey,
+                                          .region = "us-east-1",
+                                          .service = "s3",
+                                          .date_time = "20130524T000000Z",
+                                          .payload_hash = kEmptyHash,
+                                          .signed_headers = names});
   request.headers.emplace_back("Authorization", header);
-  for (std::string_view date : {"Fri, 24 May 2013 00:00:00 GMT", "20130524T000000Z", "Fri, 24 May 2013 00:00:00 +0000"}) {
+  for (std::string_view date :
+       {"Fri, 24 May 2013 00:00:00 GMT", "20130524T000000Z", "Fri, 24 May 2013 00:00:00 +0000"}) {
     request.header("Date") = date;
     expect_success(request);
   }
@@ -259,7 +298,8 @@ TEST_F(GateTest, MalformedAuthorization) {
   expect_failure(with("=host;", "=host;;"), kMalformed);
   expect_failure(with("=host;", "="), kMalformed, "Host");
   expect_failure(with("=host;", "=host;range;"), AuthFailure::kSignatureDoesNotMatch, "range");
-  expect_failure(with("AWS4-HMAC-SHA256 ", "AWS4-ECDSA-P256-SHA256 "), AuthFailure::kUnsupportedSignature);
+  expect_failure(with("AWS4-HMAC-SHA256 ", "AWS4-ECDSA-P256-SHA256 "),
+                 AuthFailure::kUnsupportedSignature);
   expect_failure(with(good, "AWS AKIA:c2ln"), AuthFailure::kUnsupportedSignature);
   expect_failure(with(good, "Basic dXNlcjpwYXNz"), AuthFailure::kUnsupportedSignature);
   expect_failure(with(good, "Bearer x"), AuthFailure::kUnsupportedSignature);
@@ -276,8 +316,10 @@ TEST_F(GateTest, SignatureMismatchTellsWhatWasSigned) {
   request.query += "&x=1";
   const auto result = authenticate(gate, request, kNowMs);
   ASSERT_FALSE(result);
-  EXPECT_TRUE(result.error().canonical_request.starts_with("PUT\n/bucket/key\npartNumber=1&x=1\nhost:localhost\n"));
-  EXPECT_TRUE(result.error().string_to_sign.starts_with("AWS4-HMAC-SHA256\n20130524T000000Z\n20130524/us-east-1/s3/"));
+  EXPECT_TRUE(result.error().canonical_request.starts_with(
+      "PUT\n/bucket/key\npartNumber=1&x=1\nhost:localhost\n"));
+  EXPECT_TRUE(result.error().string_to_sign.starts_with(
+      "AWS4-HMAC-SHA256\n20130524T000000Z\n20130524/us-east-1/s3/"));
 }
 
 TEST_F(GateTest, UnsignedAmazonHeadersAreRefusedOthersNot) {
@@ -321,12 +363,24 @@ TEST_F(GateTest, HeaderValuesAreTrimmedAndJoined) {
 TEST_F(GateTest, QueryCanonicalisation) {
   // Pairs of a query as signed and as sent that are, or are not, the same.
   const std::tuple<std::string_view, std::string_view, bool> cases[] = {
-      {"a=1&b=2", "b=2&a=1", true},        {"acl", "acl=", true},           {"a=1&a=2", "a=2&a=1", true},
-      {"prefix=a%20b", "prefix=a+b", true}, {"prefix=a%2Bb", "prefix=a+b", false}, {"prefix=a%2bb", "prefix=a%2Bb", true},
-      {"prefix=a/b", "prefix=a%2Fb", true}, {"a=~", "a=%7E", true},          {"a&&b", "a&b", true},
-      {"a=%2520", "a=%20", false},          {"a=b=c", "a=b%3Dc", true},      {"a%3Db=c", "a=b=c", false},
-      {"a=1;b=2", "a=1&b=2", false},        {"a=*", "a=%2A", true},          {"A=1", "a=1", false},
-      {"a-b=1&a=2", "a=2&a-b=1", true},     {"a=%C3%BC", "a=\xc3\xbc", true}, {"a=1&a=1", "a=1", false},
+      {"a=1&b=2", "b=2&a=1", true},
+      {"acl", "acl=", true},
+      {"a=1&a=2", "a=2&a=1", true},
+      {"prefix=a%20b", "prefix=a+b", true},
+      {"prefix=a%2Bb", "prefix=a+b", false},
+      {"prefix=a%2bb", "prefix=a%2Bb", true},
+      {"prefix=a/b", "prefix=a%2Fb", true},
+      {"a=~", "a=%7E", true},
+      {"a&&b", "a&b", true},
+      {"a=%2520", "a=%20", false},
+      {"a=b=c", "a=b%3Dc", true},
+      {"a%3Db=c", "a=b=c", false},
+      {"a=1;b=2", "a=1&b=2", false},
+      {"a=*", "a=%2A", true},
+      {"A=1", "a=1", false},
+      {"a-b=1&a=2", "a=2&a-b=1", true},
+      {"a=%C3%BC", "a=\xc3\xbc", true},
+      {"a=1&a=1", "a=1", false},
       {"a=%00", "a=", false},
   };
   for (const auto& [as_signed, as_sent, same] : cases) {
@@ -341,9 +395,18 @@ TEST_F(GateTest, QueryCanonicalisation) {
 
 TEST_F(GateTest, PathCanonicalisation) {
   const std::tuple<std::string_view, std::string_view, bool> cases[] = {
-      {"/b/a+b", "/b/a%2Bb", true}, {"/b/a+b", "/b/a%20b", false}, {"/b//k", "/b/k", false},     {"/b/./k", "/b/k", false},
-      {"/b/../k", "/k", false},     {"/b/%2e", "/b/.", true},      {"/b/a%2Fb", "/b/a/b", true}, {"/b/%252F", "/b/%2F", false},
-      {"/b/\xc3\xbc", "/b/%C3%BC", true}, {"/b/k", "/b/k/", false}, {"", "/", true},             {"/b/*'()!", "/b/%2A%27%28%29%21", true},
+      {"/b/a+b", "/b/a%2Bb", true},
+      {"/b/a+b", "/b/a%20b", false},
+      {"/b//k", "/b/k", false},
+      {"/b/./k", "/b/k", false},
+      {"/b/../k", "/k", false},
+      {"/b/%2e", "/b/.", true},
+      {"/b/a%2Fb", "/b/a/b", true},
+      {"/b/%252F", "/b/%2F", false},
+      {"/b/\xc3\xbc", "/b/%C3%BC", true},
+      {"/b/k", "/b/k/", false},
+      {"", "/", true},
+      {"/b/*'()!", "/b/%2A%27%28%29%21", true},
   };
   for (const auto& [as_signed, as_sent, same] : cases) {
     SCOPED_TRACE(std::string(as_signed) + " " + std::string(as_sent));
@@ -388,7 +451,8 @@ TEST_F(GateTest, SeveralCredentials) {
 }
 
 TEST_F(GateTest, Version2InTheQuery) {
-  Request request{"GET", "/b/k", "AWSAccessKeyId=AKIA&Signature=abc&Expires=1", {{"host", "localhost"}}};
+  Request request{
+      "GET", "/b/k", "AWSAccessKeyId=AKIA&Signature=abc&Expires=1", {{"host", "localhost"}}};
   expect_failure(request, AuthFailure::kUnsupportedSignature);
 }
 
@@ -428,8 +492,8 @@ TEST_F(GateTest, PresignedTimes) {
 
 TEST_F(GateTest, PresignedParametersMustBeThereOnce) {
   const Request url = presigned();
-  for (std::string_view name : {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders",
-                                "X-Amz-Signature"}) {
+  for (std::string_view name : {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date",
+                                "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature"}) {
     SCOPED_TRACE(name);
     Request changed = url;
     changed.query.replace(changed.query.find(name), name.size(), "X-Other");
@@ -442,7 +506,8 @@ TEST_F(GateTest, PresignedParametersMustBeThereOnce) {
     changed.query += "&X-Amz%2D" + std::string(name.substr(6)) + "=1";
     expect_failure(changed, AuthFailure::kAuthorizationQueryParametersError, "more than once");
   }
-  expect_failure(presigned("X-Amz-Security-Token=&X-Amz-Security-Token="), AuthFailure::kAuthorizationQueryParametersError);
+  expect_failure(presigned("X-Amz-Security-Token=&X-Amz-Security-Token="),
+                 AuthFailure::kAuthorizationQueryParametersError);
 }
 
 TEST_F(GateTest, PresignedScopeAlgorithmAndMethod) {
@@ -452,14 +517,16 @@ TEST_F(GateTest, PresignedScopeAlgorithmAndMethod) {
     return request;
   };
   constexpr auto kQueryError = AuthFailure::kAuthorizationQueryParametersError;
-  expect_failure(with("AWS4-HMAC-SHA256", "AWS4-ECDSA-P256-SHA256"), AuthFailure::kUnsupportedSignature);
+  expect_failure(with("AWS4-HMAC-SHA256", "AWS4-ECDSA-P256-SHA256"),
+                 AuthFailure::kUnsupportedSignature);
   expect_failure(with("AWS4-HMAC-SHA256", "aws4"), kQueryError);
   expect_failure(with("%2Fs3%2F", "%2Fec2%2F"), kQueryError, "service");
   expect_failure(with("%2Faws4_request", "%2Faws4"), kQueryError);
   expect_failure(with("20130524T000000Z", "20130525T000000Z"), kQueryError, "date");
   expect_failure(with("20130524T000000Z", "today"), kQueryError, "X-Amz-Date");
   expect_failure(with("SignedHeaders=host", "SignedHeaders=range"), kQueryError, "Host");
-  expect_failure(presigned("", 3600, {}, "UNSIGNED-PAYLOAD", "eu-west-1"), kQueryError, "expecting 'us-east-1'");
+  expect_failure(presigned("", 3600, {}, "UNSIGNED-PAYLOAD", "eu-west-1"), kQueryError,
+                 "expecting 'us-east-1'");
   Request url = presigned();
   url.method = "PUT";
   expect_failure(url, AuthFailure::kSignatureDoesNotMatch);
@@ -470,17 +537,23 @@ TEST_F(GateTest, PresignedScopeAlgorithmAndMethod) {
 }
 
 TEST_F(GateTest, PresignedPayloadHash) {
-  auto result = authenticate(gate, presigned("", 3600, {{"x-amz-content-sha256", std::string(kEmptyHash)}}, kEmptyHash), kNowMs);
+  auto result = authenticate(
+      gate, presigned("", 3600, {{"x-amz-content-sha256", std::string(kEmptyHash)}}, kEmptyHash),
+      kNowMs);
   ASSERT_TRUE(result) << result.error().detail;
   EXPECT_EQ(result->payload, PayloadKind::kSha256);
-  result = authenticate(gate, presigned("X-Amz-Content-Sha256=" + std::string(kEmptyHash), 3600, {}, kEmptyHash), kNowMs);
+  result = authenticate(
+      gate, presigned("X-Amz-Content-Sha256=" + std::string(kEmptyHash), 3600, {}, kEmptyHash),
+      kNowMs);
   ASSERT_TRUE(result) << result.error().detail;
   EXPECT_EQ(result->payload, PayloadKind::kSha256);
   expect_success(presigned("X-Amz-Content-Sha256=UNSIGNED-PAYLOAD"));
-  expect_failure(presigned("X-Amz-Content-Sha256=UNSIGNED-PAYLOAD&x-amz-content-sha256=UNSIGNED-PAYLOAD"),
-                 AuthFailure::kAuthorizationQueryParametersError);
+  expect_failure(
+      presigned("X-Amz-Content-Sha256=UNSIGNED-PAYLOAD&x-amz-content-sha256=UNSIGNED-PAYLOAD"),
+      AuthFailure::kAuthorizationQueryParametersError);
   for (std::string_view stream : {kStreams[0], kStreams[1]}) {
-    expect_failure(presigned("", 3600, {{"x-amz-content-sha256", std::string(stream)}}, stream), AuthFailure::kInvalidContentSha256);
+    expect_failure(presigned("", 3600, {{"x-amz-content-sha256", std::string(stream)}}, stream),
+                   AuthFailure::kInvalidContentSha256);
   }
 }
 
@@ -546,7 +619,8 @@ TEST_F(GateTest, EverySingleByteChangeOfTheHeaderFormIsRefused) {
     for (size_t i = 0; i < base.headers[header].first.size(); ++i) {
       Request changed = base;
       changed.headers[header].first[i] ^= 0x11;
-      if (const auto result = authenticate(gate, changed, kNowMs)) EXPECT_TRUE(result->identity.anonymous());
+      if (const auto result = authenticate(gate, changed, kNowMs))
+        EXPECT_TRUE(result->identity.anonymous());
     }
   }
 }
@@ -559,7 +633,8 @@ TEST_F(GateTest, EverySingleByteChangeOfTheQueryFormIsRefused) {
       Request changed = base;
       changed.query[i] = static_cast<char>(base.query[i] ^ mask);
       // %2F and %2f are the same.
-      if (mask == 0x20 && i >= 2 && (base.query[i - 2] == '%' || base.query[i - 1] == '%')) continue;
+      if (mask == 0x20 && i >= 2 && (base.query[i - 2] == '%' || base.query[i - 1] == '%'))
+        continue;
       if (const auto result = authenticate(gate, changed, kNowMs)) {
         ADD_FAILURE() << changed.query << " at " << i;
       }
@@ -579,7 +654,9 @@ TEST_F(GateTest, EverySingleByteChangeOfTheQueryFormIsRefused) {
 TEST(SigningKeyCache, DerivesTheDocumentedKeyAndStaysBounded) {
   SigningKeyCache cache;
   // "Examples of how to derive a signing key", AWS General Reference.
-  EXPECT_EQ(hex_digest(cache.get("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "20120215", "us-east-1", "iam")).view(),
+  EXPECT_EQ(hex_digest(cache.get("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+                                 "20120215", "us-east-1", "iam"))
+                .view(),
             "f4780e2d9f65fa895f9c67b32ce1baf0b0d8a43505a000a1a9e090d414db404d");
   const auto first = cache.get("key", "secret-one", "20130524", "us-east-1", "s3");
   EXPECT_EQ(cache.get("key", "secret-one", "20130524", "us-east-1", "s3"), first);

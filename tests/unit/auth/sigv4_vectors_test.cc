@@ -1,6 +1,7 @@
-// The verifier against two other implementations of the signer: the worked examples of the S3 API reference ("Authenticating
-// Requests: Using the Authorization Header", "... Using Query Parameters"), and requests that botocore signed
-// (vectors/generate.py), also as a proxy may have re-encoded them on their way.
+// The verifier against two other implementations of the signer: the worked examples of the S3 API
+// reference ("Authenticating Requests: Using the Authorization Header", "... Using Query
+// Parameters"), and requests that botocore signed (vectors/generate.py), also as a proxy may have
+// re-encoded them on their way.
 #include <gtest/gtest.h>
 
 #include "tests/unit/auth/support.h"
@@ -17,15 +18,20 @@ class Examples : public ::testing::Test {
   Gate gate{identities.table, {}};
 
   Request request(std::string method, std::string path, std::string query, std::string_view hash) {
-    return {std::move(method), std::move(path), std::move(query),
+    return {std::move(method),
+            std::move(path),
+            std::move(query),
             {{"Host", "examplebucket.s3.amazonaws.com"},
              {"x-amz-date", "20130524T000000Z"},
              {"x-amz-content-sha256", std::string(hash)}}};
   }
-  void expect_signed(Request& with, const std::string& signed_headers, const std::string& signature) {
-    with.headers.emplace_back("Authorization",
-                              "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
-                              "SignedHeaders=" + signed_headers + ",Signature=" + signature);
+  void expect_signed(Request& with, const std::string& signed_headers,
+                     const std::string& signature) {
+    with.headers.emplace_back(
+        "Authorization",
+        "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
+        "SignedHeaders=" +
+            signed_headers + ",Signature=" + signature);
     const auto result = authenticate(gate, with, k20130524Ms);
     ASSERT_TRUE(result) << result.error().detail << "\n" << result.error().canonical_request;
     EXPECT_EQ(result->identity.account().name, "alice");
@@ -41,7 +47,8 @@ TEST_F(Examples, GetObject) {
 }
 
 TEST_F(Examples, PutObject) {
-  Request put = request("PUT", "/test$file.text", "", "44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072");
+  Request put = request("PUT", "/test$file.text", "",
+                        "44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072");
   put.headers.emplace_back("Date", "Fri, 24 May 2013 00:00:00 GMT");
   put.headers.emplace_back("x-amz-storage-class", "REDUCED_REDUNDANCY");
   expect_signed(put, "date;host;x-amz-content-sha256;x-amz-date;x-amz-storage-class",
@@ -61,9 +68,12 @@ TEST_F(Examples, ListObjects) {
 }
 
 TEST_F(Examples, PresignedUrl) {
-  const Request get{"GET", "/test.txt",
-                    "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2F"
-                    "aws4_request&X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host&X-Amz-Signature="
+  const Request get{"GET",
+                    "/test.txt",
+                    "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%"
+                    "2F20130524%2Fus-east-1%2Fs3%2F"
+                    "aws4_request&X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400&X-Amz-"
+                    "SignedHeaders=host&X-Amz-Signature="
                     "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404",
                     {{"Host", "examplebucket.s3.amazonaws.com"}}};
   const auto result = authenticate(gate, get, k20130524Ms);
@@ -73,7 +83,8 @@ TEST_F(Examples, PresignedUrl) {
 }
 
 Request request_of(const vectors::Vector& vector) {
-  Request request{std::string(vector.method), std::string(vector.path), std::string(vector.query), {}};
+  Request request{
+      std::string(vector.method), std::string(vector.path), std::string(vector.query), {}};
   for (const auto& [name, value] : vector.headers) request.headers.emplace_back(name, value);
   return request;
 }
@@ -84,14 +95,18 @@ TEST(Botocore, EveryVectorVerifies) {
   for (const auto& vector : vectors::all()) {
     const auto result = authenticate(gate, request_of(vector), vectors::kNowMs);
     EXPECT_TRUE(result) << vector.what << " " << vector.path << "?" << vector.query << "\n"
-                        << (result ? "" : result.error().detail + "\n" + result.error().canonical_request);
+                        << (result
+                                ? ""
+                                : result.error().detail + "\n" + result.error().canonical_request);
     if (result) EXPECT_EQ(result->presigned, vector.what.starts_with("query"));
   }
 }
 
 TEST(Botocore, NoVectorVerifiesWithAnotherSecretMethodPathOrQuery) {
   Identities identities, wrong;
-  wrong.add_key({.access_key = std::string(kAccessKey), .secret_key = "another-secret-key", .account_id = "alice-id"});
+  wrong.add_key({.access_key = std::string(kAccessKey),
+                 .secret_key = "another-secret-key",
+                 .account_id = "alice-id"});
   const Gate gate(identities.table, {}), wrong_gate(wrong.table, {});
   for (const auto& vector : vectors::all()) {
     Request request = request_of(vector);
@@ -136,7 +151,8 @@ TEST(Botocore, EquivalentEncodingsVerify) {
       Request request = request_of(vector);
       request.path = recoded(request.path, "/", escape_all);
       request.query = recoded(request.query, "&=", escape_all);
-      EXPECT_TRUE(authenticate(gate, request, vectors::kNowMs)) << vector.what << " " << request.path << "?" << request.query;
+      EXPECT_TRUE(authenticate(gate, request, vectors::kNowMs))
+          << vector.what << " " << request.path << "?" << request.query;
     }
   }
 }

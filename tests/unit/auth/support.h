@@ -1,4 +1,5 @@
-// Shared by the tests of auth/: a table with one account and AWS's example key, and requests that own their text.
+// Shared by the tests of auth/: a table with one account and AWS's example key, and requests that
+// own their text.
 #pragma once
 
 #include <fcntl.h>
@@ -20,7 +21,8 @@ namespace basalt::auth::testing {
 inline constexpr std::string_view kAccessKey = "AKIAIOSFODNN7EXAMPLE";
 inline constexpr std::string_view kSecretKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 inline constexpr int64_t k20130524Ms = 1369353600000;  // 2013-05-24T00:00:00Z
-inline constexpr std::string_view kEmptyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+inline constexpr std::string_view kEmptyHash =
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 class TemporaryFolder {
  public:
@@ -48,8 +50,11 @@ struct Identities {
   IdentityTable table{sealer};
 
   Identities() {
-    add_account({.id = "alice-id", .name = "alice", .display_name = "Alice", .email = "alice@example.com"});
-    add_key({.access_key = std::string(kAccessKey), .secret_key = std::string(kSecretKey), .account_id = "alice-id"});
+    add_account(
+        {.id = "alice-id", .name = "alice", .display_name = "Alice", .email = "alice@example.com"});
+    add_key({.access_key = std::string(kAccessKey),
+             .secret_key = std::string(kSecretKey),
+             .account_id = "alice-id"});
   }
   void add_account(const Account& account) {
     const std::string meta = encode_account(account);
@@ -81,28 +86,32 @@ struct Request {
   }
 };
 
-inline std::expected<Authenticated, AuthError> authenticate(const Gate& gate, const Request& request, int64_t wall_ms) {
+inline std::expected<Authenticated, AuthError> authenticate(const Gate& gate,
+                                                            const Request& request,
+                                                            int64_t wall_ms) {
   const auto headers = request.views();
   return gate.authenticate({request.method, request.path, request.query, headers}, wall_ms);
 }
 
 // Signs with all headers the request has, as SDKs do.
-inline void sign(Request& request, std::string_view access_key = kAccessKey, std::string_view secret_key = kSecretKey,
-                 std::string_view region = "us-east-1", std::string_view service = "s3") {
+inline void sign(Request& request, std::string_view access_key = kAccessKey,
+                 std::string_view secret_key = kSecretKey, std::string_view region = "us-east-1",
+                 std::string_view service = "s3") {
   request.remove("authorization");
   std::vector<std::string_view> names;
   for (const auto& [name, value] : request.headers) names.push_back(name);
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());
   const auto headers = request.views();
-  const std::string value = sign_header({.request = {request.method, request.path, request.query, headers},
-                                         .access_key = access_key,
-                                         .secret_key = secret_key,
-                                         .region = region,
-                                         .service = service,
-                                         .date_time = request.header("x-amz-date"),
-                                         .payload_hash = request.header("x-amz-content-sha256"),
-                                         .signed_headers = names});
+  const std::string value =
+      sign_header({.request = {request.method, request.path, request.query, headers},
+                   .access_key = access_key,
+                   .secret_key = secret_key,
+                   .region = region,
+                   .service = service,
+                   .date_time = request.header("x-amz-date"),
+                   .payload_hash = request.header("x-amz-content-sha256"),
+                   .signed_headers = names});
   request.headers.emplace_back("authorization", value);
 }
 

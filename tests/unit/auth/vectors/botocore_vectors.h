@@ -1,4 +1,5 @@
 // Made by generate.py with botocore 1.29.27; do not edit.
+// clang-format off
 #pragma once
 
 #include <string_view>

@@ -91,7 +91,7 @@ def sign(method, key, query, headers, presigned, number):
 
 def main():
     print("// Made by generate.py with botocore %s; do not edit." % botocore.__version__)
-    print("#pragma once\n\n#include <string_view>\n#include <utility>\n#include <vector>\n")
+    print("// clang-format off\n#pragma once\n\n#include <string_view>\n#include <utility>\n#include <vector>\n")
     print("namespace basalt::auth::vectors {\n")
     print("struct Vector {\n  std::string_view what, method, path, query;")
     print("  std::vector<std::pair<std::string_view, std::string_view>> headers;\n};\n")
