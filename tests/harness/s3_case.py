@@ -110,8 +110,9 @@ class S3Case(unittest.TestCase):
             keys = botocore.credentials.Credentials(
                 access_key or os.environ["AWS_ACCESS_KEY_ID"], secret_key or os.environ["AWS_SECRET_ACCESS_KEY"])
             signer = botocore.auth.S3SigV4Auth(keys, "s3", "us-east-1")
-            if any(name.lower() == "x-amz-content-sha256" for name in headers):
-                signer.payload = lambda request: request.headers["x-amz-content-sha256"]
+            given = {name.lower(): value for name, value in headers.items()}.get("x-amz-content-sha256")
+            if given is not None:
+                signer.payload = lambda request: given
             signer.add_auth(request)
             headers = dict(request.headers.items())
         headers.setdefault("Host", host)

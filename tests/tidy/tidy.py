@@ -176,7 +176,7 @@ def snake(operation):
 
 
 def rows_of(text):
-    """The table's rows, each a pair of braces whose first word is the operation in quotes: (line, operation, words)."""
+    """The rows: braces with the operation in quotes first, and a Method:: among the other words: (line, operation, words)."""
     text = strip_comments(text)
     rows = []
     for match in re.finditer(r'\{\s*(?:\.\w+\s*=\s*)?"([A-Z]\w+)"\s*,', text):
@@ -185,7 +185,8 @@ def rows_of(text):
             depth += {"{": 1, "}": -1}.get(text[end], 0)
             end += 1
         words = re.findall(r"\b[A-Za-z_][\w:]*", re.sub(r'"(?:\\.|[^"\\])*"', "", text[match.end():end]))
-        rows.append((text.count("\n", 0, match.start()) + 1, match[1], words))
+        if any(word.startswith("Method::") for word in words):
+            rows.append((text.count("\n", 0, match.start()) + 1, match[1], words))
     return rows
 
 
