@@ -44,10 +44,13 @@ LocalCore::LocalCore(const Parts& parts, unsigned core, Io& io, RunQueue& run_qu
 
 LocalCore::~LocalCore() {
   parts_.detach(*this);
-  BASALT_CHECK(phase_ == Phase::kIdle || phase_ == Phase::kFailed);
-  checkpointer_.reset();
+  while (phase_ == Phase::kMarking) run_queue_.run();
+  checkpointer_.reset();  // waits for a checkpoint under way
   relocator_.reset();
   lane_.reset();
+  // After stop() nothing is under way; without it the lane has just failed what was.
+  const auto busy = [](const auto& shard) { return !shard->idle(); };
+  while (std::ranges::any_of(shards_, busy)) run_queue_.run();
   blobs_.reset();
   shards_.clear();
   ::close(event_fd_);

@@ -10,7 +10,6 @@ namespace basalt::storage {
 struct LocalShard::Pending : Append {
   LocalShard* owner = nullptr;
   ApplyRequest* request = nullptr;
-  uint64_t ticket = 0;
 };
 
 // Erases a space's uploads and parts, one batch after the other.
@@ -84,6 +83,8 @@ Status LocalShard::check_preconditions(ApplyRequest& request) {
     uint64_t seq = 0;
     if (const auto pending = pending_keys_.find(FullKey(condition.key).view());
         pending != pending_keys_.end()) {
+      // Failed, and its completion waits in the run queue: what follows must not rely on it.
+      if (const Status& fate = pending->second.last->result; !fate) return fate;
       exists = pending->second.exists;
       tag = pending->second.tag;
       seq = pending->second.seq;
@@ -143,7 +144,6 @@ void LocalShard::apply(ApplyRequest& request) {
   pending.fn = &LocalShard::appended;
   pending.owner = this;
   pending.request = &request;
-  pending.ticket = ++ticket_;
   pending.shard = static_cast<uint16_t>(state_.index().shard());
   pending.mutations = request.mutations;
   pending.body = request.body;
@@ -162,7 +162,7 @@ void LocalShard::apply(ApplyRequest& request) {
     if (at == pending_keys_.end())
       at = pending_keys_.emplace(std::string(full_key.view()), PendingKey()).first;
     PendingKey& state = at->second;
-    state.ticket = pending.ticket;
+    state.last = &pending;
     state.exists = mutation->action() == fb::Action::Put;
     state.seq = pending.lsn;
     state.tag.assign(state.exists ? tag_of(*mutation->record()) : std::string_view());
@@ -186,7 +186,7 @@ void LocalShard::finish(Pending& pending) {
     if (pending.lsn == 0) break;  // was not registered
     const KeyView key = key_of(*mutation);
     if (const auto at = pending_keys_.find(FullKey(key).view());
-        at != pending_keys_.end() && at->second.ticket == pending.ticket) {
+        at != pending_keys_.end() && at->second.last == &pending) {
       pending_keys_.erase(at);
     }
     if (mutation->action() != fb::Action::Put) continue;

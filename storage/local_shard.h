@@ -47,7 +47,7 @@ class LocalShard final : public MetaShard {
  private:
   struct Pending;
   struct PendingKey {
-    uint64_t ticket = 0;  // of the last batch that changes the key
+    const Pending* last = nullptr;  // the last batch that changes the key
     bool exists = false;
     uint64_t seq = 0;
     std::string tag;
@@ -72,7 +72,6 @@ class LocalShard final : public MetaShard {
   Lane& lane_;
   RunQueue& run_queue_;
   bool stopping_ = false;
-  uint64_t ticket_ = 0;
   size_t pending_applies_ = 0;
   std::unordered_map<std::string, PendingKey, TextHash, std::equal_to<>> pending_keys_;
   // Puts under way, by space (tables kCurrent to kPart): seal and purge must see them.

@@ -157,6 +157,15 @@ TEST_F(LocalShardTest, AFailedAppendFailsAndLeavesNoTrace) {
   EXPECT_TRUE(again.ok());
 }
 
+TEST_F(LocalShardTest, NothingReliesOnAFailureThatIsStillInTheRunQueue) {
+  put(kA, "one");
+  lane_.flush(fail(Code::kNoSpace, "full"));  // posted, not run
+  Write& next = put(kA, "two", {{Precondition::Kind::kTagEquals, kA, "one"}});
+  flush();
+  EXPECT_EQ(next.code(), Code::kNoSpace);
+  EXPECT_EQ(tag(kA), "-");
+}
+
 TEST_F(LocalShardTest, ARefusedAppendIsNotPending) {
   lane_.refuse = fail(Code::kBusy);
   Write& refused = put(kA, "one");
