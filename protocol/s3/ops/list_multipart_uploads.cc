@@ -11,9 +11,9 @@
 #include "protocol/s3/body.h"
 #include "protocol/s3/failure.h"
 #include "protocol/s3/listing_output.h"
+#include "protocol/s3/multipart.h"
 #include "protocol/s3/object_meta.h"
 #include "protocol/s3/ops/handlers.h"
-#include "protocol/s3/upload_id.h"
 
 namespace basalt::s3 {
 namespace {
@@ -26,8 +26,8 @@ constexpr size_t kUploadsOfKeyMax = 10'000;
 // Greater than every byte that goes on with a key (UTF-8) or ends it (NUL): the names behind `x` + kBehind do not start with x.
 constexpr char kBehind = '\xff';
 
-struct Upload {
-  std::string id;  // raw
+struct Item {
+  UploadId id;
   int64_t initiated_ms = 0;
   std::string initiator;
   std::string owner;
@@ -39,7 +39,7 @@ struct Upload {
 struct Entry {
   std::string name;  // key, or common prefix
   bool common_prefix = false;
-  Upload upload;
+  Item upload;
 };
 
 struct Query {
@@ -47,15 +47,15 @@ struct Query {
   std::string_view delimiter;
   std::string_view key_marker;
   std::string_view id_marker_text;
-  std::optional<std::string> id_marker;  // raw, only with a key marker
+  std::optional<UploadId> id_marker;  // only with a key marker
   uint32_t max = kListKeysMax;
 };
 
-Result<Upload> read_upload(std::string_view id, const storage::RecordView& record) {
+Result<Item> read_upload(std::string_view id, const storage::RecordView& record) {
   BASALT_TRY(view, UploadView::open(record.meta));
   const fb::Upload& stored = *view;
-  Upload upload;
-  upload.id = id;
+  Item upload;
+  upload.id = UploadId::from_bytes(as_bytes(id));
   upload.initiated_ms = stored.initiated_ms();
   upload.initiator = text_of(stored.initiator());
   upload.owner = text_of(stored.object()->owner());
@@ -122,15 +122,15 @@ class Collector {
   }
 
   void flush() {
-    std::sort(group_.begin(), group_.end(), [](const Upload& a, const Upload& b) {
-      return a.initiated_ms != b.initiated_ms ? a.initiated_ms < b.initiated_ms : a.id < b.id;
+    std::sort(group_.begin(), group_.end(), [](const Item& a, const Item& b) {
+      return a.initiated_ms != b.initiated_ms ? a.initiated_ms < b.initiated_ms : a.id.raw() < b.id.raw();
     });
     auto first = group_.begin();
     if (query_.id_marker && group_key_ == query_.key_marker) {
       // An upload that was aborted or completed since has no place in the order any more: then the key is listed from its start,
       // twice rather than not at all.
       const auto marker = std::find_if(group_.begin(), group_.end(),
-                                       [&](const Upload& upload) { return upload.id == *query_.id_marker; });
+                                       [&](const Item& upload) { return upload.id.raw() == query_.id_marker->raw(); });
       if (marker != group_.end()) first = marker + 1;
     }
     for (; first != group_.end(); ++first) entries_.push_back({.name = group_key_, .upload = std::move(*first)});
@@ -142,7 +142,7 @@ class Collector {
   const Query& query_;
   std::vector<Entry> entries_;
   std::string group_key_;
-  std::vector<Upload> group_;
+  std::vector<Item> group_;
   std::string last_prefix_;
 };
 
@@ -178,7 +178,7 @@ S3Result<Query> parse_query(const S3Request& request) {
   query.key_marker = parameter_or_empty(request, "key-marker");
   query.id_marker_text = parameter_or_empty(request, "upload-id-marker");
   if (!query.key_marker.empty() && !query.id_marker_text.empty()) {
-    query.id_marker = parse_upload_id(query.id_marker_text);
+    query.id_marker = UploadId::parse(query.id_marker_text);
     if (!query.id_marker) {
       return invalid_argument("upload-id-marker", query.id_marker_text, "Invalid uploadId marker");
     }
@@ -187,10 +187,10 @@ S3Result<Query> parse_query(const S3Request& request) {
 }
 
 void write_upload(XmlWriter& xml, ListingWriter& writer, const Entry& entry) {
-  const Upload& upload = entry.upload;
+  const Item& upload = entry.upload;
   xml.open("Upload");
   writer.name("Key", entry.name);
-  xml.text("UploadId", format_upload_id(upload.id));
+  xml.text("UploadId", upload.id.text());
   writer.owner("Initiator", upload.initiator);
   writer.owner("Owner", upload.owner);
   xml.text("StorageClass", upload.storage_class.empty() ? std::string_view("STANDARD") : upload.storage_class);
@@ -225,7 +225,7 @@ Task<S3Result<Reply>> list_multipart_uploads(Op& op) {
   if (truncated) {
     const Entry& last = entries.back();
     writer.name("NextKeyMarker", last.name);
-    xml.text("NextUploadIdMarker", last.common_prefix ? std::string() : format_upload_id(last.upload.id));
+    xml.text("NextUploadIdMarker", last.common_prefix ? std::string() : last.upload.id.text());
   }
   writer.name("Prefix", query.prefix);
   if (!query.delimiter.empty()) writer.name("Delimiter", query.delimiter);
