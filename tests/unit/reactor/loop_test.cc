@@ -89,8 +89,8 @@ TEST(Loop, TimersFireInTime) {
   const uint64_t start = thread.run([&] {
     shot.timer = std::make_unique<Timer>(thread.loop(), [](void* argument) {
       auto& self = *static_cast<Shot*>(argument);
-      self.done.set_value(self.loop->now_ns());
       self.timer.reset();  // in its own callback
+      self.done.set_value(self.loop->now_ns());  // last: the test ends then
     }, &shot);
     shot.timer->arm(1000);
     shot.timer->arm(40);  // earlier
@@ -99,6 +99,7 @@ TEST(Loop, TimersFireInTime) {
   const uint64_t took_ms = (shot.done.get_future().get() - start) / 1'000'000;
   EXPECT_GE(took_ms, 39u);
   EXPECT_LT(took_ms, 500u);
+  thread.run([] {});  // the loop is out of the callback
 }
 
 TEST(Loop, MovedAndDisarmedTimers) {
@@ -228,6 +229,7 @@ TEST(Loop, DeferRunsInTheLoop) {
     thread.loop().defer([&] { thread.loop().defer([&] { done.set_value(); }); });
   });
   EXPECT_EQ(done.get_future().wait_for(std::chrono::seconds(5)), std::future_status::ready);
+  thread.run([] {});
 }
 
 }  // namespace

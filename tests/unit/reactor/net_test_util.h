@@ -39,9 +39,10 @@ class LoopThread {
   // Runs fn on the loop and waits for it.
   template <class Fn>
   auto run(Fn fn) {
-    std::packaged_task<decltype(fn())()> task(std::move(fn));
-    auto done = task.get_future();
-    loop_->run_in_loop([&task] { task(); });
+    // Shared: the loop may still be inside the task when its result is here.
+    auto task = std::make_shared<std::packaged_task<decltype(fn())()>>(std::move(fn));
+    auto done = task->get_future();
+    loop_->run_in_loop([task] { (*task)(); });
     return done.get();
   }
 
