@@ -4,6 +4,7 @@
 //   DIR/superblock        format version, uuid, shard count, segment sizes, hash seed, epoch counter; two copies + CRC
 //   DIR/lock              flock(2) held while the engine is open
 //   DIR/log/NNNNNNNN      log segments     DIR/bulk/NNNNNNNN  bulk segments     DIR/blob/XX/NNNNNNNN  own files
+//                         (numbers in hexadecimal; XX = bits 8 to 15 of the number)
 //   DIR/shard/NN/         LMDB environments
 //
 // Numbers are unique over all kinds. A segment is recycled in place with a new random generation; an own file's number

@@ -35,8 +35,8 @@ std::string LocalFiles::path_of(FileKind kind, uint32_t number) {
   switch (kind) {
     case FileKind::kLog: return fmt::format("log/{:08x}", number);
     case FileKind::kBulk: return fmt::format("bulk/{:08x}", number);
-    // Sixteen neighbours share a directory, so that one sync covers a handful of new files.
-    case FileKind::kOwn: return fmt::format("blob/{:02x}/{:08x}", (number >> 4) & 0xff, number);
+    // Neighbours share a directory, so that one sync covers a handful of new files.
+    case FileKind::kOwn: return fmt::format("blob/{:02x}/{:08x}", (number >> 8) & 0xff, number);
   }
   return {};
 }

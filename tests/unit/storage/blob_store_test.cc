@@ -1,0 +1,403 @@
+// Blobs: every size and range comes back as it was written, or as an error; space is given back; limits hold.
+#include "storage/blob_store.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <deque>
+
+#include "storage/files_local.h"
+#include "storage/lane.h"
+#include "tests/unit/storage/storage_fixture.h"
+
+namespace basalt::storage {
+namespace {
+
+class BlobTest : public ::testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
+    options = small_options(directory.path());
+    auto opened = Files::open(options);
+    ASSERT_TRUE(opened) << opened.error().detail;
+    files = std::move(*opened);
+    files->drop_orphans();
+    finish_replay(*files);
+    core = std::make_unique<TestCore>(GetParam());
+    make();
+  }
+  void make() { blobs = make_blob_store(*files, 0, options, *core->io, core->run_queue, core->buffers, core->stats); }
+  void TearDown() override {
+    blobs.reset();
+    core.reset();
+    files.reset();
+  }
+
+  // Fills the writer with `bytes`, waiting as a caller would. Then not sealed.
+  Status fill(BlobWriter& writer, Bytes bytes) {
+    while (!bytes.empty()) {
+      MutableBytes room = writer.room();
+      if (room.empty()) {
+        Waited<WriterReady> ready;
+        writer.wait(ready);
+        EXPECT_TRUE(core->turn_until([&] { return ready.done; }));
+        if (!ready.done) return fail(Code::kTimeout);
+        BASALT_CHECK_OK(ready.result);
+        continue;
+      }
+      size_t count = std::min({room.size(), bytes.size(), size_t{100'001}});
+      std::memcpy(room.data(), bytes.data(), count);
+      writer.advance(count);
+      bytes = bytes.subspan(count);
+    }
+    return {};
+  }
+  Result<BlobRef> seal(BlobWriter& writer) {
+    Waited<SealBlob> seal;
+    seal.result = fail(Code::kTimeout);
+    writer.seal(seal);
+    EXPECT_TRUE(core->turn_until([&] { return seal.done; }));
+    if (!seal.result) return std::unexpected(seal.result.error());
+    return seal.result->ref;
+  }
+  Result<BlobRef> store(Bytes bytes, bool known = true) {
+    auto writer = blobs->create(known ? bytes.size() : kSizeUnknown);
+    if (!writer) return std::unexpected(writer.error());
+    BASALT_CHECK_OK(fill(**writer, bytes));
+    auto ref = seal(**writer);
+    if (ref) {
+      files->add_live(*ref);
+      (*writer)->recorded();
+    }
+    return ref;
+  }
+  Result<std::vector<uint8_t>> read(const BlobRef& ref, uint64_t offset, uint32_t length) {
+    Waited<ReadBlob> request(ref, offset, length);
+    blobs->read(request);
+    EXPECT_FALSE(request.done) << "never from inside the call";
+    EXPECT_TRUE(core->turn_until([&] { return request.done; }));
+    if (!request.result) return std::unexpected(request.result.error());
+    Bytes data = request.result->data;
+    return std::vector<uint8_t>(data.begin(), data.end());
+  }
+  void expect_whole(const BlobRef& ref, const std::vector<uint8_t>& want) {
+    for (uint64_t at = 0; at < want.size(); at += kBlobReadBytesMax) {
+      auto length = static_cast<uint32_t>(std::min<uint64_t>(kBlobReadBytesMax, want.size() - at));
+      auto got = read(ref, at, length);
+      ASSERT_TRUE(got) << got.error().detail;
+      ASSERT_TRUE(std::equal(got->begin(), got->end(), want.begin() + static_cast<ptrdiff_t>(at))) << at;
+    }
+  }
+  std::string path(const BlobRef& ref) {
+    FileKind kind = ref.kind == static_cast<uint8_t>(BlobKind::kFile) ? FileKind::kOwn
+                    : ref.kind == static_cast<uint8_t>(BlobKind::kBulk) ? FileKind::kBulk : FileKind::kLog;
+    return directory.path() + "/" + LocalFiles::path_of(kind, ref.file);
+  }
+  size_t own_files() {
+    size_t count = 0;
+    for (auto& entry : std::filesystem::recursive_directory_iterator(directory.path() + "/blob")) {
+      count += entry.is_regular_file() && entry.file_size() > 0;
+    }
+    return count;
+  }
+  void drop_cache(const BlobRef& ref) {
+    int fd = ::open(path(ref).c_str(), O_RDONLY | O_CLOEXEC);
+    ASSERT_GE(fd, 0);
+    ::fsync(fd);
+    ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    ::close(fd);
+  }
+
+  TemporaryDirectory directory;
+  EngineOptions options;
+  std::unique_ptr<Files> files;
+  std::unique_ptr<TestCore> core;
+  std::unique_ptr<BlobStore> blobs;
+};
+
+TEST_P(BlobTest, ManySizesKnownAndUnknown) {
+  for (size_t size : {size_t{1}, size_t{4095}, size_t{4096}, size_t{65536}, size_t{65537}, size_t{131073}, size_t{262144},
+                      size_t{262145}, size_t{1048576}, size_t{1048577}, size_t{3000000}, size_t{4194303}, size_t{4194304},
+                      size_t{9000001}}) {
+    for (bool known : {true, false}) {
+      SCOPED_TRACE(testing::Message() << size << (known ? "" : " unknown"));
+      auto data = pattern(size, size);
+      auto ref = store(data, known);
+      ASSERT_TRUE(ref) << ref.error().detail;
+      EXPECT_EQ(ref->length, size);
+      EXPECT_EQ(ref->kind, static_cast<uint8_t>(known && size < options.own_file_bytes_min ? BlobKind::kBulk : BlobKind::kFile));
+      expect_whole(*ref, data);
+      drop_cache(*ref);
+      expect_whole(*ref, data);
+    }
+  }
+  EXPECT_EQ(core->buffers.bytes_in_use(), 0u);
+  EXPECT_EQ(core->stats.corrupt_reads, 0u);
+}
+
+TEST_P(BlobTest, AnyRange) {
+  auto data = pattern(1'500'000, 5);
+  auto ref = store(data);
+  ASSERT_TRUE(ref);
+  uint64_t state = 1;
+  for (int i = 0; i < 300; ++i) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    uint64_t offset = (state >> 20) % data.size();
+    auto length = static_cast<uint32_t>(std::min<uint64_t>(1 + (state >> 40) % kBlobReadBytesMax, data.size() - offset));
+    if (i % 50 == 0) drop_cache(*ref);
+    auto got = read(*ref, offset, length);
+    ASSERT_TRUE(got) << got.error().detail;
+    ASSERT_TRUE(std::equal(got->begin(), got->end(), data.begin() + static_cast<ptrdiff_t>(offset)));
+  }
+  EXPECT_EQ(read(*ref, data.size(), 1).error().code, Code::kInvalid);
+  EXPECT_EQ(read(*ref, data.size() - 1, 2).error().code, Code::kInvalid);
+  EXPECT_EQ(read(*ref, 0, 0).error().code, Code::kInvalid);
+  EXPECT_EQ(read(*ref, 0, kBlobReadBytesMax + 1).error().code, Code::kInvalid);
+  EXPECT_EQ(read(BlobRef{}, 0, 1).error().code, Code::kInvalid);
+}
+
+TEST_P(BlobTest, DamageIsFoundWhereverItIs) {
+  for (size_t size : {size_t{200'000}, size_t{5'000'000}}) {
+    auto data = pattern(size, size);
+    auto ref = store(data);
+    ASSERT_TRUE(ref);
+    for (uint64_t at : {uint64_t{0}, uint64_t{70'000}, uint64_t{size - 1}}) {
+      drop_cache(*ref);
+      flip_bit(path(*ref), ref->offset + at);
+      auto got = read(*ref, at, 1);
+      ASSERT_FALSE(got);
+      EXPECT_EQ(got.error().code, Code::kCorrupt);
+      // The other chunks are good.
+      EXPECT_TRUE(read(*ref, at < 65536 ? 140'000 : 0, 100));
+      flip_bit(path(*ref), ref->offset + at);
+      EXPECT_TRUE(read(*ref, at, 1));
+    }
+    // The table, as seen by a core that has not read it yet.
+    blobs.reset();
+    make();
+    uint64_t table = ref->offset + round_up(size, 4096);
+    drop_cache(*ref);
+    flip_bit(path(*ref), table + 4);
+    EXPECT_EQ(read(*ref, 0, 100).error().code, Code::kCorrupt);
+    flip_bit(path(*ref), table + 4);
+    EXPECT_TRUE(read(*ref, 0, 100));
+  }
+  EXPECT_GE(core->stats.corrupt_reads, 8u);
+  // The right bytes under a wrong name: another generation.
+  auto ref = store(pattern(150'000, 9));
+  BlobRef other = *ref;
+  other.generation ^= 1;
+  EXPECT_EQ(read(other, 0, 10).error().code, Code::kCorrupt);
+  // A file cut short, and one that is missing.
+  ref = store(pattern(5'000'000, 9));
+  std::filesystem::resize_file(path(*ref), 1 << 20);
+  EXPECT_EQ(read(*ref, 2 << 20, 10).error().code, Code::kCorrupt);
+  other = *ref;
+  other.file = 0x7fffffff;
+  EXPECT_EQ(read(other, 0, 10).error().code, Code::kCorrupt);
+}
+
+TEST_P(BlobTest, LogBodiesAreReadTheSameWay) {
+  auto lane = make_lane(*files, 0, *core->io, core->run_queue, core->stats);
+  auto mutations = pattern(77, 1);
+  for (size_t size : {size_t{513}, size_t{65536}, size_t{65537}, size_t{100'000}, kInlineBodyBytesMax}) {
+    auto body = pattern(size, size);
+    Waited<Append> append;
+    append.mutations = mutations;
+    append.body = body;
+    lane->append(append);
+    ASSERT_TRUE(core->turn_until([&] { return append.done; }));
+    ASSERT_TRUE(append.result);
+    expect_whole(append.body_ref, body);
+    auto tail = read(append.body_ref, size - 3, 3);
+    ASSERT_TRUE(tail);
+    EXPECT_TRUE(std::equal(tail->begin(), tail->end(), body.end() - 3));
+    drop_cache(append.body_ref);
+    flip_bit(path(append.body_ref), append.body_ref.offset + size / 2);
+    EXPECT_EQ(read(append.body_ref, 0, static_cast<uint32_t>(size)).error().code, Code::kCorrupt);
+  }
+  lane.reset();
+}
+
+TEST_P(BlobTest, ManyWritersAtATimeShareABulkSegment) {
+  std::vector<std::vector<uint8_t>> data;
+  std::vector<std::unique_ptr<BlobWriter>> writers;
+  for (size_t i = 0; i < 12; ++i) {
+    data.push_back(pattern(300'000 + i * 100'000, i));
+    auto writer = blobs->create(data.back().size());
+    ASSERT_TRUE(writer);
+    writers.push_back(std::move(*writer));
+  }
+  std::deque<Waited<SealBlob>> seals;
+  for (size_t i = 0; i < writers.size(); ++i) ASSERT_TRUE(fill(*writers[i], data[i]));
+  for (auto& writer : writers) writer->seal(seals.emplace_back());
+  ASSERT_TRUE(core->turn_until([&] { return std::all_of(seals.begin(), seals.end(), [](auto& s) { return s.done; }); }));
+  for (size_t i = 0; i < writers.size(); ++i) {
+    ASSERT_TRUE(seals[i].result);
+    expect_whole(seals[i].result->ref, data[i]);
+    files->add_live(seals[i].result->ref);
+    writers[i]->recorded();
+  }
+}
+
+TEST_P(BlobTest, AbandonedAndDiscardedWritersGiveTheirSpaceBack) {
+  auto data = pattern(9'000'000, 3);
+  {
+    auto unsealed = blobs->create(data.size());
+    ASSERT_TRUE(fill(**unsealed, Bytes(data).first(5'000'000)));
+    auto sealed = blobs->create(data.size());
+    ASSERT_TRUE(fill(**sealed, data));
+    ASSERT_TRUE(seal(**sealed));
+    (*sealed)->discard();
+    auto forgotten = blobs->create(data.size());
+    ASSERT_TRUE(fill(**forgotten, data));
+    ASSERT_TRUE(seal(**forgotten));
+    auto untouched = blobs->create(kSizeUnknown);
+    ASSERT_TRUE(untouched);
+  }
+  EXPECT_TRUE(core->turn_until([&] { return own_files() == 0; })) << own_files();
+  EXPECT_EQ(core->buffers.bytes_in_use(), 0u);
+}
+
+TEST_P(BlobTest, EmptiedBulkSegmentsComeBack) {
+  std::vector<BlobRef> refs;
+  for (int i = 0; i < 30; ++i) {  // 60 MB in segments of 8 MiB
+    auto ref = store(pattern(2'000'000, static_cast<uint64_t>(i)));
+    ASSERT_TRUE(ref) << ref.error().detail;
+    refs.push_back(*ref);
+  }
+  EXPECT_GE(files->space_use().bulk_segments, 8u);
+  EXPECT_EQ(files->space_use().segment_live_bytes, 60'000'000u);
+  auto guard = blobs->guard();
+  files->release(refs);
+  core->turn_for(std::chrono::milliseconds(250));
+  EXPECT_GE(files->space_use().bulk_segments, 8u);
+  guard.reset();
+  EXPECT_TRUE(core->turn_until([&] { return files->space_use().bulk_segments <= 4; }));
+  EXPECT_EQ(files->space_use().segment_live_bytes, 0u);
+  // Old references into a recycled segment never read as something else.
+  for (int i = 0; i < 12; ++i) ASSERT_TRUE(store(pattern(2'000'000, 100)));
+  size_t gone = 0;
+  for (size_t i = 0; i < refs.size(); ++i) {
+    auto got = read(refs[i], 0, 100);
+    auto was = pattern(100, i);
+    if (got) EXPECT_EQ(*got, was);  // not written over yet
+    gone += !got;
+  }
+  EXPECT_GE(gone, 8u);
+}
+
+TEST_P(BlobTest, OwnFileIsUnlinkedAfterTheLastReader) {
+  auto data = pattern(6'000'000, 1);
+  auto ref = store(data);
+  ASSERT_TRUE(ref);
+  auto guard = blobs->guard();
+  files->release(std::array{*ref});
+  core->turn_for(std::chrono::milliseconds(250));
+  expect_whole(*ref, data);
+  guard.reset();
+  EXPECT_TRUE(core->turn_until([&] { return own_files() == 0; }));
+}
+
+TEST_P(BlobTest, FileRangeOnlyWhenResidentAndVerified) {
+  auto data = pattern(3'000'000, 8);
+  auto ref = store(data);
+  ASSERT_TRUE(ref);
+  auto guard = blobs->guard();
+  drop_cache(*ref);
+  EXPECT_FALSE(blobs->file_range(*ref, 0, 500'000));
+  ASSERT_TRUE(read(*ref, 0, 600'000));
+  auto range = blobs->file_range(*ref, 1000, 500'000);
+  if (range) {  // the kernel has cachestat
+    EXPECT_EQ(range->length, 500'000u);
+    std::vector<uint8_t> back(1000);
+    ASSERT_EQ(::pread(range->fd, back.data(), back.size(), static_cast<off_t>(range->offset)), 1000);
+    EXPECT_TRUE(std::equal(back.begin(), back.end(), data.begin() + 1000));
+    drop_cache(*ref);
+    EXPECT_FALSE(blobs->file_range(*ref, 1000, 500'000)) << "not resident any more";
+  }
+  EXPECT_FALSE(blobs->file_range(*ref, 1'000'000, 500'000)) << "never read";
+  EXPECT_FALSE(blobs->file_range(*ref, 2'900'000, 500'000)) << "out of range";
+}
+
+TEST_P(BlobTest, LimitsAndRefusals) {
+  EXPECT_EQ(blobs->create(0).error().code, Code::kInvalid);
+  EXPECT_EQ(blobs->create(kBlobBytesMax + 1).error().code, Code::kTooLarge);
+  {
+    auto writer = blobs->create(300'000);
+    ASSERT_TRUE(fill(**writer, pattern(100'000, 1)));
+    EXPECT_EQ(seal(**writer).error().code, Code::kInvalid) << "too short";
+  }
+  {
+    auto writer = blobs->create(300'000);
+    ASSERT_TRUE(fill(**writer, pattern(300'000, 1)));
+    EXPECT_TRUE((*writer)->room().empty()) << "no more than was announced";
+    Waited<WriterReady> ready;
+    (*writer)->wait(ready);
+    EXPECT_TRUE(core->turn_until([&] { return ready.done; }));
+    EXPECT_TRUE(seal(**writer));
+  }
+  {
+    // Not more than the bound in flight, whatever the caller offers.
+    auto writer = blobs->create(64 << 20);
+    size_t taken = 0;
+    for (MutableBytes room = (*writer)->room(); !room.empty(); room = (*writer)->room()) {
+      (*writer)->advance(room.size());
+      taken += room.size();
+    }
+    EXPECT_EQ(taken, kBlobWriteBytesInFlightMax);
+  }
+  files->poison("test");
+  EXPECT_EQ(blobs->create(300'000).error().code, Code::kReadOnly);
+}
+
+TEST_P(BlobTest, AnExhaustedPoolSlowsDownAndNeverHangs) {
+  blobs.reset();
+  BufferPool tiny({.bytes_max = 3u << 20, .kept_bytes_max = 0});
+  blobs = make_blob_store(*files, 0, options, *core->io, core->run_queue, tiny, core->stats);
+  auto data = pattern(10'000'000, 4);
+  auto one = blobs->create(data.size());
+  auto two = blobs->create(data.size());
+  ASSERT_TRUE(one && two);
+  auto three = blobs->create(data.size());
+  ASSERT_FALSE(three);
+  EXPECT_EQ(three.error().code, Code::kBusy);
+  ASSERT_TRUE(fill(**one, data));
+  ASSERT_TRUE(fill(**two, data));
+  EXPECT_TRUE(seal(**one));
+  EXPECT_TRUE(seal(**two));
+  one->reset();
+  two->reset();
+  blobs.reset();
+  EXPECT_EQ(tiny.bytes_in_use(), 0u);
+}
+
+TEST_P(BlobTest, AFullDiskIsAnAnswerAndNotAnEnd) {
+  // The file size limit stands in for the disk: EFBIG comes where ENOSPC would. Bulk segments and the log are small
+  // enough to stay under it.
+  ::signal(SIGXFSZ, SIG_IGN);
+  rlimit old{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &old), 0);
+  rlimit low = old;
+  low.rlim_cur = 20u << 20;
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &low), 0);
+  auto data = pattern(30'000'000, 4);
+  auto known = store(data);
+  auto unknown = store(data, false);
+  ::setrlimit(RLIMIT_FSIZE, &old);
+  ASSERT_FALSE(known);
+  EXPECT_EQ(known.error().code, Code::kNoSpace);
+  ASSERT_FALSE(unknown);
+  EXPECT_EQ(unknown.error().code, Code::kNoSpace);
+  EXPECT_TRUE(files->healthy());
+  EXPECT_TRUE(core->turn_until([&] { return own_files() == 0; }));
+  EXPECT_TRUE(store(data));
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, BlobTest, ::testing::Values(false, true),
+                         [](const auto& info) { return info.param ? "threads" : "io_uring"; });
+
+}  // namespace
+}  // namespace basalt::storage
