@@ -52,6 +52,9 @@ void add_usual_details(S3Error& error, const S3Request& request) {
     case S3Code::kNoSuchKey:
       add_detail(error, "Key", request.key);
       break;
+    case S3Code::kInvalidURI:
+      add_detail(error, "URI", request.head->path);
+      break;
     case S3Code::kNoSuchUpload:
       if (const std::string* id = request.parameter("uploadId")) add_detail(error, "UploadId", *id);
       break;
@@ -74,7 +77,9 @@ S3Error preflight_error(const S3Request& request, Target target) {
   return error;
 }
 
-std::string resource_of(const S3Request& request) {
+std::string resource_of(const S3Request& request, S3Code code) {
+  // What could not be decoded, or holds a NUL, is shown as it was sent.
+  if (code == S3Code::kInvalidURI) return std::string(request.head->path);
   std::string resource = "/";
   resource += request.bucket;
   if (!request.key.empty()) {
@@ -197,6 +202,12 @@ S3Result<> Dispatcher::admit(session::Exchange& exchange, Scratch& scratch) {
   const auth::Identity& identity = scratch.auth->identity;
   // Before the bucket is looked for, so that who has no name learns nothing.
   if (identity.anonymous()) return s3_fail(S3Code::kAccessDenied);
+  if (scratch.auth->service != "s3") {
+    return s3_fail(scratch.auth->presigned ? S3Code::kAuthorizationQueryParametersError
+                                           : S3Code::kAuthorizationHeaderMalformed,
+                   "The authorization header is malformed; incorrect service \"" + scratch.auth->service +
+                       "\". This endpoint belongs to \"s3\".");
+  }
 
   if (needs_bucket(*route)) {
     scratch.bucket = services_.buckets.find(request.bucket);
@@ -259,7 +270,7 @@ std::string Dispatcher::error_answer(session::Exchange& exchange, const S3Reques
   response.add("Content-Type", "application/xml");
   if (exchange.head().method == http::Method::kHead) return {};
   add_usual_details(error, request);
-  return error_xml(error, resource_of(request), request_id, host_id_);
+  return error_xml(error, resource_of(request, error.code), request_id, host_id_);
 }
 
 Task<void> Dispatcher::handle(session::Exchange& exchange) {

@@ -116,7 +116,35 @@ constexpr auto kUnreserved = unreserved_table();
 
 }  // namespace
 
+namespace {
+
+// A document must stay readable whatever a client sent us to repeat: one U+FFFD for each byte that is part of no UTF-8 sequence.
+std::string with_replacements(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    size_t length = 1;
+    while (length < 4 && length < text.size() && !valid_utf8(text.substr(0, length))) ++length;
+    if (valid_utf8(text.substr(0, length))) {
+      out += text.substr(0, length);
+    } else {
+      out += "\xEF\xBF\xBD";
+      length = 1;
+    }
+    text.remove_prefix(length);
+  }
+  return out;
+}
+
+bool has_high_bytes(std::string_view text) {
+  uint8_t bits = 0;
+  for (const char c : text) bits |= static_cast<uint8_t>(c);
+  return bits >= 0x80;
+}
+
+}  // namespace
+
 void append_xml_escaped(std::string_view text, std::string& out) {
+  if (has_high_bytes(text) && !valid_utf8(text)) return append_xml_escaped(with_replacements(text), out);
   size_t from = 0;
   for (size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<uint8_t>(text[i]);

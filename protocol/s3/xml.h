@@ -46,7 +46,8 @@ constexpr size_t kXmlMarkupMax = 250'000;  // tags and other markup of one docum
 std::string xml_text(const pugi::xml_node& node);
 // Text of the element without surrounding white space: for numbers, booleans and enums.
 std::string_view xml_trimmed(std::string_view text);
-// Appends `text` with the five special characters as entities and control characters as references.
+// Appends `text` with the five special characters as entities and control characters as references; bytes that are no
+// UTF-8 become U+FFFD.
 void append_xml_escaped(std::string_view text, std::string& out);
 // "2026-11-21T02:21:00.000Z". S3 shows whole seconds in XML, as in Last-Modified, so that the two compare equal.
 void append_iso8601(int64_t wall_ms, std::string& out);

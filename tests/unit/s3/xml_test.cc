@@ -32,6 +32,7 @@ TEST(Xml, EscapesSpecialAndControlCharacters) {
   EXPECT_EQ(escaped("&<>\"'"), "&amp;&lt;&gt;&quot;&apos;");
   EXPECT_EQ(escaped("a\r\n\t\x01z"), "a&#xD;&#xA;&#x9;&#x1;z");
   EXPECT_EQ(escaped("\x7f"), "&#x7F;");
+  EXPECT_EQ(escaped("a\xff<\xc3\xa9\xe2\x82"), "a\xEF\xBF\xBD&lt;\xc3\xa9\xEF\xBF\xBD\xEF\xBF\xBD");
 }
 
 std::string parse(std::string_view text, std::string_view root = "D") {
