@@ -368,16 +368,24 @@ class CheckedBody final : public RequestBody {
     co_return filled;
   }
 
-  // Bytes after the final chunk would be a second message hidden in this one.
+  // Bytes after the final chunk would be a second message hidden in this one. The decoder lets pass what clients are known
+  // to send there (minio-go ends an unsigned trailer with a second empty line).
   Task<S3Result<>> no_more_bytes() {
-    if (exchange_.buffered().empty() && !exchange_.body_done()) {
-      auto more = co_await exchange_.fill();
-      if (!more) co_return fail_reading(std::move(more.error()));
+    while (true) {
+      const Bytes rest = exchange_.buffered();
+      if (rest.empty()) {
+        if (exchange_.body_done()) co_return S3Result<>{};
+        auto more = co_await exchange_.fill();
+        if (!more) co_return fail_reading(std::move(more.error()));
+        if (!*more) co_return S3Result<>{};
+        continue;
+      }
+      const auto step = decoder_->decode(rest);
+      if (!step || step->consumed == 0) {
+        co_return fail_closing(S3Code::kInvalidRequest, "The aws-chunked body goes on after its last chunk.");
+      }
+      exchange_.consume_buffered(step->consumed);
     }
-    if (!exchange_.buffered().empty()) {
-      co_return fail_closing(S3Code::kInvalidRequest, "The aws-chunked body goes on after its last chunk.");
-    }
-    co_return S3Result<>{};
   }
 
   void update(Bytes data) {

@@ -197,7 +197,12 @@ S3Result<> Dispatcher::admit(session::Exchange& exchange, Scratch& scratch) {
   auto authenticated = services_.gate.authenticate(
       {.method = head.method_name, .path = head.path, .query = head.query, .headers = scratch.headers},
       services_.clock.wall_ms());
-  if (!authenticated) return std::unexpected(auth_error(authenticated.error(), request));
+  if (!authenticated) {
+    S3Error error = auth_error(authenticated.error(), request);
+    // SDKs read the region from here and sign again with it.
+    if (error.message.find("the region '") != std::string::npos) error.details.emplace_back("Region", services_.options.region);
+    return std::unexpected(std::move(error));
+  }
   scratch.auth.emplace(std::move(*authenticated));
   const auth::Identity& identity = scratch.auth->identity;
   // Before the bucket is looked for, so that who has no name learns nothing.
