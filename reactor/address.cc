@@ -25,11 +25,13 @@ Result<SocketAddress> parse_address(std::string_view text) {
     return address;
   }
   const size_t colon = text.rfind(':');
-  if (colon == std::string_view::npos) return fail(Code::kInvalid, fmt::format("no port in \"{}\"", text));
+  if (colon == std::string_view::npos)
+    return fail(Code::kInvalid, fmt::format("no port in \"{}\"", text));
   std::string host(text.substr(0, colon));
   const std::string_view port_text = text.substr(colon + 1);
   uint16_t port = 0;
-  const auto [end, error] = std::from_chars(port_text.data(), port_text.data() + port_text.size(), port);
+  const auto [end, error] =
+      std::from_chars(port_text.data(), port_text.data() + port_text.size(), port);
   if (error != std::errc() || end != port_text.data() + port_text.size()) {
     return fail(Code::kInvalid, fmt::format("not a port: \"{}\"", text));
   }
@@ -39,7 +41,8 @@ Result<SocketAddress> parse_address(std::string_view text) {
     target->sin6_family = AF_INET6;
     target->sin6_port = htons(port);
     address.size = sizeof *target;
-    if (inet_pton(AF_INET6, host.substr(1, host.size() - 2).c_str(), &target->sin6_addr) == 1) return address;
+    if (inet_pton(AF_INET6, host.substr(1, host.size() - 2).c_str(), &target->sin6_addr) == 1)
+      return address;
   } else {
     auto* target = reinterpret_cast<sockaddr_in*>(&address.storage);
     target->sin_family = AF_INET;
@@ -74,8 +77,9 @@ PeerName::PeerName(const sockaddr_storage& address, int fd) {
   if (address.ss_family == AF_UNIX) {
     ucred peer{};
     socklen_t size = sizeof peer;
-    text = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? fmt::format("unix:uid={}", peer.uid)
-                                                                       : std::string("unix:uid=?");
+    text = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0
+               ? fmt::format("unix:uid={}", peer.uid)
+               : std::string("unix:uid=?");
   } else {
     text = address_text(address);
   }

@@ -11,7 +11,8 @@
 namespace basalt::reactor {
 
 struct Lingerer::Entry {
-  Entry(Lingerer& l, int descriptor) : lingerer(l), fd(descriptor), timer(l.loop_, &Entry::expired, this) {
+  Entry(Lingerer& l, int descriptor)
+      : lingerer(l), fd(descriptor), timer(l.loop_, &Entry::expired, this) {
     event_assign(&readable, l.loop_.base(), fd, EV_READ | EV_PERSIST, &Entry::on_readable, this);
   }
   ~Entry() {
@@ -30,7 +31,8 @@ struct Lingerer::Entry {
       const ssize_t size = recv(entry.fd, dropped.data(), dropped.size(), MSG_DONTWAIT);
       if (size > 0) continue;
       if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
-      // The end. The entry is not freed inside its event's own callback; its timer does it, in this turn.
+      // The end. The entry is not freed inside its event's own callback; its timer does it, in this
+      // turn.
       event_del(&entry.readable);
       entry.timer.arm(0);
       return;

@@ -1,8 +1,9 @@
 // Lingerer: sockets whose stream is gone, but whose last answer is still on its way.
 //
-// Closing a socket that holds unread bytes makes the kernel send a reset, which can destroy the answer before the peer
-// reads it (RFC 9112 section 9.6). So the write side is shut, and what the peer sends is read and dropped until it closes
-// or the time is up. At most kSocketsMax a loop; beyond that the socket is closed at once.
+// Closing a socket that holds unread bytes makes the kernel send a reset, which can destroy the
+// answer before the peer reads it (RFC 9112 section 9.6). So the write side is shut, and what the
+// peer sends is read and dropped until it closes or the time is up. At most kSocketsMax a loop;
+// beyond that the socket is closed at once.
 #pragma once
 
 #include <cstddef>

@@ -65,7 +65,8 @@ class SocketListener final : public Listener {
       if (options_.reuse_port && setsockopt(fd_, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) != 0) {
         return fail_errno(errno, "SO_REUSEPORT");
       }
-      if (address.family() == AF_INET6) setsockopt(fd_, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
+      if (address.family() == AF_INET6)
+        setsockopt(fd_, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
       setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);  // accepted sockets inherit it
     }
     if (bind(fd_, address.get(), address.size) != 0) {
@@ -80,9 +81,11 @@ class SocketListener final : public Listener {
       getsockname(fd_, reinterpret_cast<sockaddr*>(&bound), &size);
       bound_ = address_text(bound);
     }
-    if (::listen(fd_, options_.backlog) != 0) return fail_errno(errno, fmt::format("listen on {}", options_.address));
+    if (::listen(fd_, options_.backlog) != 0)
+      return fail_errno(errno, fmt::format("listen on {}", options_.address));
     reserve_fd_ = open_reserve();
-    event_assign(&event_, loop_.base(), fd_, EV_READ | EV_PERSIST, &SocketListener::on_readable, this);
+    event_assign(&event_, loop_.base(), fd_, EV_READ | EV_PERSIST, &SocketListener::on_readable,
+                 this);
     if (event_add(&event_, nullptr) != 0) return fail(Code::kIo, "event_add of the listener");
     watched_ = true;
     return {};
@@ -96,7 +99,9 @@ class SocketListener final : public Listener {
   static Status remove_stale(const SocketAddress& address) {
     struct stat status;
     if (lstat(address.unix_path.c_str(), &status) != 0) {
-      return errno == ENOENT ? Status() : Status(fail_errno(errno, fmt::format("stat of {}", address.unix_path)));
+      return errno == ENOENT
+                 ? Status()
+                 : Status(fail_errno(errno, fmt::format("stat of {}", address.unix_path)));
     }
     if (!S_ISSOCK(status.st_mode)) {
       return fail(Code::kInvalid, fmt::format("{} exists and is not a socket", address.unix_path));
@@ -160,7 +165,8 @@ class SocketListener final : public Listener {
   bool accept_one() {
     sockaddr_storage address{};
     socklen_t size = sizeof address;
-    const int fd = accept4(fd_, reinterpret_cast<sockaddr*>(&address), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    const int fd =
+        accept4(fd_, reinterpret_cast<sockaddr*>(&address), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
       if (errno == EAGAIN) return false;
       if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
@@ -199,7 +205,8 @@ class SocketListener final : public Listener {
     return true;
   }
 
-  // Runs in the stream's callback; the stream moves on, or dies, after it. (The listener lives: it owns the handshaking ones.)
+  // Runs in the stream's callback; the stream moves on, or dies, after it. (The listener lives: it
+  // owns the handshaking ones.)
   void handshake_done(TlsStream& stream, bool ok) {
     if (!ok) stats_->tls_failures.fetch_add(1, std::memory_order_relaxed);
     loop_.defer([core = core_, raw = &stream, ok] {
@@ -225,7 +232,8 @@ class SocketListener final : public Listener {
 
 }  // namespace
 
-Result<std::unique_ptr<Listener>> Listener::listen(Loop& loop, const ListenOptions& options, Accepted accepted) {
+Result<std::unique_ptr<Listener>> Listener::listen(Loop& loop, const ListenOptions& options,
+                                                   Accepted accepted) {
   auto listener = std::make_unique<SocketListener>(loop, options, std::move(accepted));
   BASALT_CHECK_OK(listener->open());
   return listener;

@@ -34,8 +34,11 @@ void bump(std::atomic<uint64_t>& counter, uint64_t by = 1) {
 
 void only_wake(evutil_socket_t, short, void*) {}
 
-// libevent's clock is the coarse one, so this may come a few milliseconds early: the next turn then arms it anew.
-void forget_due(evutil_socket_t, short, void* due_ms) { *static_cast<uint64_t*>(due_ms) = TimerWheel::kNever; }
+// libevent's clock is the coarse one, so this may come a few milliseconds early: the next turn then
+// arms it anew.
+void forget_due(evutil_socket_t, short, void* due_ms) {
+  *static_cast<uint64_t*>(due_ms) = TimerWheel::kNever;
+}
 
 void clear_eventfd(evutil_socket_t fd, short, void*) {
   uint64_t count;
@@ -72,7 +75,9 @@ struct Loop::Impl {
 
 Timer::~Timer() { loop_.timers().remove(*this); }
 
-void Timer::arm(uint64_t after_ms) { loop_.timers().arm(*this, loop_.now_ns() / 1'000'000, after_ms); }
+void Timer::arm(uint64_t after_ms) {
+  loop_.timers().arm(*this, loop_.now_ns() / 1'000'000, after_ms);
+}
 
 Loop::Loop() : impl_(std::make_unique<Impl>()) {}
 
@@ -91,8 +96,10 @@ Result<std::unique_ptr<Loop>> Loop::create() {
   impl.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (impl.wake_fd < 0) return fail_errno(errno, "eventfd");
   event_assign(&impl.timer_event, loop->base_, -1, 0, forget_due, &impl.timer_due_ms);
-  event_assign(&impl.wake_event, loop->base_, impl.wake_fd, EV_READ | EV_PERSIST, clear_eventfd, nullptr);
-  if (event_add(&impl.wake_event, nullptr) != 0) return fail(Code::kIo, "event_add of the wake descriptor");
+  event_assign(&impl.wake_event, loop->base_, impl.wake_fd, EV_READ | EV_PERSIST, clear_eventfd,
+               nullptr);
+  if (event_add(&impl.wake_event, nullptr) != 0)
+    return fail(Code::kIo, "event_add of the wake descriptor");
   impl.lingerer = std::make_unique<Lingerer>(*loop);
   return loop;
 }
@@ -128,7 +135,8 @@ void Loop::add_poller(Poller& poller) {
   if (poller.wake_fd() < 0) return;
   watched.wake = std::make_unique<event>();
   // The poller reads its descriptor itself, in poll(), which this turn calls anyway.
-  event_assign(watched.wake.get(), base_, poller.wake_fd(), EV_READ | EV_PERSIST, only_wake, nullptr);
+  event_assign(watched.wake.get(), base_, poller.wake_fd(), EV_READ | EV_PERSIST, only_wake,
+               nullptr);
   BASALT_CHECK(event_add(watched.wake.get(), nullptr) == 0);
 }
 
@@ -184,7 +192,8 @@ void Loop::wait_for_events(bool may_sleep) {
   if (sleep) {
     flush_log();
     const uint64_t due_ms = impl_->wheel.next_due_ms();
-    // The event is moved only when an earlier slot was filled; left too early, it costs one idle turn.
+    // The event is moved only when an earlier slot was filled; left too early, it costs one idle
+    // turn.
     if (due_ms < impl_->timer_due_ms) {
       const uint64_t wait_ns = due_ms * 1'000'000 > now_ns ? due_ms * 1'000'000 - now_ns : 0;
       const timeval wait{static_cast<time_t>(wait_ns / 1'000'000'000),

@@ -1,7 +1,9 @@
-// Loop: one core's event loop: a libevent base, the run queue, and the pollers (io_uring, mailboxes, ...).
+// Loop: one core's event loop: a libevent base, the run queue, and the pollers (io_uring,
+// mailboxes, ...).
 //
-// Each turn: serve ready sockets, poll every poller, run the queue until both are quiet (bounded rounds), and only then
-// sleep. Thread: created and used on its core's thread; stop() may be called from any thread or a signal handler's relay.
+// Each turn: serve ready sockets, poll every poller, run the queue until both are quiet (bounded
+// rounds), and only then sleep. Thread: created and used on its core's thread; stop() may be called
+// from any thread or a signal handler's relay.
 #pragma once
 
 #include <atomic>
@@ -22,16 +24,18 @@ class Lingerer;
 class Loop;
 class TimerWheel;
 
-// A one-shot deadline, intrusive. Arming, moving and disarming cost no heap operation and no system call: the loop keeps a
-// coarse wheel, an armed timer stays in its slot until that comes up, and only then is its deadline looked at again. So
-// a connection may move its deadline with every request.
-// Fires never early and at most kResolutionMs (plus the length of a turn) late, outside any event callback, disarmed:
-// fn may arm, disarm or destroy any timer, this one too. Destroying an armed timer disarms it. Thread: the loop's.
+// A one-shot deadline, intrusive. Arming, moving and disarming cost no heap operation and no system
+// call: the loop keeps a coarse wheel, an armed timer stays in its slot until that comes up, and
+// only then is its deadline looked at again. So a connection may move its deadline with every
+// request. Fires never early and at most kResolutionMs (plus the length of a turn) late, outside
+// any event callback, disarmed: fn may arm, disarm or destroy any timer, this one too. Destroying
+// an armed timer disarms it. Thread: the loop's.
 class Timer {
  public:
   static constexpr uint64_t kResolutionMs = 4;
 
-  Timer(Loop& loop, void (*fn)(void*), void* argument) : loop_(loop), fn_(fn), argument_(argument) {}
+  Timer(Loop& loop, void (*fn)(void*), void* argument)
+      : loop_(loop), fn_(fn), argument_(argument) {}
   ~Timer();
   Timer(const Timer&) = delete;
   Timer& operator=(const Timer&) = delete;
@@ -47,12 +51,12 @@ class Timer {
   uint64_t deadline_ms_ = 0;  // of the monotonic clock; 0: not armed
   uint64_t tick_ = 0;         // the wheel slot it stands in
   Timer* next_ = nullptr;
-  Timer** link_ = nullptr;    // what points to this one; null: in no slot
+  Timer** link_ = nullptr;  // what points to this one; null: in no slot
 };
 
 struct LoopStats {
   std::atomic<uint64_t> turns{0}, sleeps{0};
-  std::atomic<uint64_t> busy_ns{0};          // time not spent sleeping
+  std::atomic<uint64_t> busy_ns{0};                  // time not spent sleeping
   mutable std::atomic<uint64_t> longest_turn_us{0};  // since metrics last took it with exchange(0)
 };
 
@@ -68,12 +72,14 @@ class Loop {
   void add_poller(Poller& poller);  // before run(); the poller outlives the loop's run
   // Monotonic nanoseconds, refreshed once a turn (and by whoever asks first after the loop slept).
   uint64_t now_ns() const {
-    if (now_stale_) [[unlikely]] refresh_now();
+    if (now_stale_) [[unlikely]]
+      refresh_now();
     return now_ns_;
   }
   void run();   // until stop(); returns at once if stop() came first
   void stop();  // any thread
-  // Runs fn on the loop soon. Any thread; takes a lock: for start-up, shutdown and signals, not for requests.
+  // Runs fn on the loop soon. Any thread; takes a lock: for start-up, shutdown and signals, not for
+  // requests.
   void run_in_loop(std::move_only_function<void()> fn);
   // Runs fn in this turn or the next, outside any event callback. The loop's thread only.
   void defer(std::move_only_function<void()> fn);

@@ -14,11 +14,13 @@ namespace basalt::reactor {
 std::unique_ptr<Stream> Stream::adopt(Loop& loop, int fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;
-  if (getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) address.ss_family = AF_UNIX;
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0)
+    address.ss_family = AF_UNIX;
   const int flags = fcntl(fd, F_GETFL);
   fcntl(fd, F_SETFL, flags | O_NONBLOCK);
   const int one = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);  // fails on Unix sockets, which do not delay
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one,
+             sizeof one);  // fails on Unix sockets, which do not delay
   return std::make_unique<PlainStream>(loop, fd, PeerName(address, fd), nullptr);
 }
 
@@ -56,7 +58,8 @@ SocketStream::Attempt PlainStream::try_sendfile(SendFileCall& call) {
     size = ::sendfile(fd_, call.fd, &offset, std::min<uint64_t>(call.length, kFileSliceMax));
   } while (size < 0 && errno == EINTR);
   if (size > 0) return {.kind = Attempt::Kind::kMoved, .bytes = static_cast<size_t>(size)};
-  if (size == 0) return {.kind = Attempt::Kind::kFailed, .error = EIO, .what = "sendfile: the file is shorter"};
+  if (size == 0)
+    return {.kind = Attempt::Kind::kFailed, .error = EIO, .what = "sendfile: the file is shorter"};
   if (errno == EAGAIN) return {.kind = Attempt::Kind::kNeedsWritable};
   return {.kind = Attempt::Kind::kFailed, .error = errno, .what = "sendfile"};
 }

@@ -7,7 +7,8 @@ namespace basalt::reactor {
 
 class PlainStream final : public SocketStream {
  public:
-  static constexpr size_t kFileSliceMax = 1 << 20;  // per sendfile(2): about 100 us from the page cache
+  static constexpr size_t kFileSliceMax =
+      1 << 20;  // per sendfile(2): about 100 us from the page cache
 
   using SocketStream::SocketStream;
   bool can_sendfile() const override { return true; }

@@ -41,7 +41,8 @@ std::unexpected<Error> SocketStream::Death::as_error() const {
   return fail(code, std::move(detail));
 }
 
-SocketStream::SocketStream(Loop& loop, int fd, const PeerName& peer, std::shared_ptr<ListenerStats> listener)
+SocketStream::SocketStream(Loop& loop, int fd, const PeerName& peer,
+                           std::shared_ptr<ListenerStats> listener)
     : loop_(loop),
       fd_(fd),
       read_timer_(
@@ -65,19 +66,24 @@ SocketStream::SocketStream(Loop& loop, int fd, const PeerName& peer, std::shared
           this),
       peer_(peer),
       listener_(std::move(listener)) {
-  event_assign(&read_event_, loop.base(), fd, EV_READ | EV_PERSIST, &SocketStream::on_readable, this);
-  event_assign(&write_event_, loop.base(), fd, EV_WRITE | EV_PERSIST, &SocketStream::on_writable, this);
+  event_assign(&read_event_, loop.base(), fd, EV_READ | EV_PERSIST, &SocketStream::on_readable,
+               this);
+  event_assign(&write_event_, loop.base(), fd, EV_WRITE | EV_PERSIST, &SocketStream::on_writable,
+               this);
   continuation_.stream = this;
   continuation_.fn = [](Completion& completion) {
     SocketStream& stream = *static_cast<Continuation&>(completion).stream;
     stream.continuing_ = false;
-    if (stream.write_call_ != nullptr) stream.drive_write();
-    else if (stream.file_call_ != nullptr) stream.drive_file();
+    if (stream.write_call_ != nullptr)
+      stream.drive_write();
+    else if (stream.file_call_ != nullptr)
+      stream.drive_file();
   };
 }
 
 SocketStream::~SocketStream() {
-  BASALT_CHECK(read_call_ == nullptr && wait_call_ == nullptr && write_call_ == nullptr && file_call_ == nullptr);
+  BASALT_CHECK(read_call_ == nullptr && wait_call_ == nullptr && write_call_ == nullptr &&
+               file_call_ == nullptr);
   BASALT_CHECK(!continuing_);
   if (read_watched_) event_del(&read_event_);
   if (write_watched_) event_del(&write_event_);
@@ -121,7 +127,8 @@ void SocketStream::on_writable(evutil_socket_t, short, void* self) {
   stream.loop_.now_ns();
   bool wanted = false;
   if (stream.drive_handshake()) {
-    // In a handshake the socket is nearly always writable: keep the event only while it is asked for.
+    // In a handshake the socket is nearly always writable: keep the event only while it is asked
+    // for.
     wanted = stream.read_needs_writable_;
   } else if (stream.read_needs_writable_) {
     wanted = true;
@@ -273,7 +280,8 @@ void SocketStream::drive_write() {
   WriteCall& call = *write_call_;
   write_needs_readable_ = false;
   while (piece_ < call.piece_count) {
-    const std::span<const iovec> rest(call.pieces + piece_, static_cast<size_t>(call.piece_count - piece_));
+    const std::span<const iovec> rest(call.pieces + piece_,
+                                      static_cast<size_t>(call.piece_count - piece_));
     const Attempt attempt = try_write(rest, call.more);
     if (attempt.kind != Attempt::Kind::kMoved) {
       if (write_side_waits(attempt) && call.timeout_ms != kNoDeadline && !write_timer_.armed()) {
@@ -322,7 +330,8 @@ void SocketStream::drive_file() {
     call.offset += attempt.bytes;
     call.length -= attempt.bytes;
     if (call.length != 0) {
-      // One slice a round, whether the socket took all of it or not: a fast client does not starve the loop.
+      // One slice a round, whether the socket took all of it or not: a fast client does not starve
+      // the loop.
       continuing_ = true;
       loop_.run_queue().post(continuation_);
       return;
@@ -357,7 +366,8 @@ Result<size_t> SocketStream::write_now(std::span<const iovec> pieces, bool more)
 }
 
 void SocketStream::close_lingering(uint64_t linger_ms) {
-  BASALT_CHECK(read_call_ == nullptr && wait_call_ == nullptr && write_call_ == nullptr && file_call_ == nullptr);
+  BASALT_CHECK(read_call_ == nullptr && wait_call_ == nullptr && write_call_ == nullptr &&
+               file_call_ == nullptr);
   const bool alive = !write_death_.dead && fd_ >= 0;
   if (alive) say_end();
   die(Code::kCancelled, "closed", 0);

@@ -1,10 +1,12 @@
-// SocketStream: what plain and TLS streams share: calls in flight, readiness events, deadlines, death.
+// SocketStream: what plain and TLS streams share: calls in flight, readiness events, deadlines,
+// death.
 //
-// Readiness is level-triggered and lazy: an event is registered when somebody first has to wait and stays registered; when it
-// fires and nobody waits, it is removed. A keep-alive connection that is always waited on thus costs no epoll_ctl per
-// request, and no edge can be lost (with edges, data and a reset that arrive together look like data alone).
-// Attempts are made inside the event's callback, completions are posted: no code of a caller runs in a callback, and so
-// no stream dies inside its own event.
+// Readiness is level-triggered and lazy: an event is registered when somebody first has to wait and
+// stays registered; when it fires and nobody waits, it is removed. A keep-alive connection that is
+// always waited on thus costs no epoll_ctl per request, and no edge can be lost (with edges, data
+// and a reset that arrive together look like data alone). Attempts are made inside the event's
+// callback, completions are posted: no code of a caller runs in a callback, and so no stream dies
+// inside its own event.
 #pragma once
 
 #include <event2/event_struct.h>
@@ -39,11 +41,11 @@ class SocketStream : public Stream {
   // What one attempt that does not block gave.
   struct Attempt {
     enum class Kind : uint8_t { kMoved, kEnd, kNeedsReadable, kNeedsWritable, kFailed } kind;
-    size_t bytes = 0;        // kMoved
-    bool drained = false;    // kMoved by a read: the socket is empty now
-    bool again = false;      // kMoved by a write: go on in the next round, others want the loop too
-    int error = 0;           // kFailed: errno
-    const char* what = "";   // kFailed
+    size_t bytes = 0;       // kMoved
+    bool drained = false;   // kMoved by a read: the socket is empty now
+    bool again = false;     // kMoved by a write: go on in the next round, others want the loop too
+    int error = 0;          // kFailed: errno
+    const char* what = "";  // kFailed
   };
   virtual Attempt try_read(MutableBytes into) = 0;
   // Is there something a read would return? kMoved or kEnd: yes.
@@ -77,8 +79,9 @@ class SocketStream : public Stream {
     const char* what = "";
     std::unexpected<Error> as_error() const;
   };
-  // Runs the rest of a long write in the next round of the run queue. Posted only while a write-side call is in flight; the
-  // call's own completion is posted later, so this has run before the stream can be destroyed.
+  // Runs the rest of a long write in the next round of the run queue. Posted only while a
+  // write-side call is in flight; the call's own completion is posted later, so this has run before
+  // the stream can be destroyed.
   struct Continuation : Completion {
     SocketStream* stream = nullptr;
   };
@@ -97,7 +100,7 @@ class SocketStream : public Stream {
   event write_event_;
   bool read_watched_ = false;
   bool write_watched_ = false;
-  bool drained_ = false;            // the last read emptied the socket, and the event has not fired since
+  bool drained_ = false;  // the last read emptied the socket, and the event has not fired since
   bool write_needs_readable_ = false;
   bool continuing_ = false;
   ReadCall* read_call_ = nullptr;

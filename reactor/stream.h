@@ -1,12 +1,14 @@
-// Stream: one accepted connection, plain TCP, Unix socket or TLS; moves bytes and knows no protocol.
+// Stream: one accepted connection, plain TCP, Unix socket or TLS; moves bytes and knows no
+// protocol.
 //
-// At most one read-side and one write-side call at a time. Every call completes through the loop's run queue exactly
-// once, at latest when its deadline passes (kTimeout) or the stream is aborted (kCancelled). A call that can be
-// carried out at once without blocking (data in the socket buffer, room to send) is, and is posted; nothing is copied.
-// After an error the stream is dead: every later call completes with the same error. One exception: a read-side deadline
-// kills the read side only, so that an answer ("too slow") can still be written.
-// Memory: an idle plain stream holds no buffer (wait_readable, then the caller takes one).
-// Ownership: std::unique_ptr by its session; may be destroyed only when no call is in flight (abort() first, then wait).
+// At most one read-side and one write-side call at a time. Every call completes through the loop's
+// run queue exactly once, at latest when its deadline passes (kTimeout) or the stream is aborted
+// (kCancelled). A call that can be carried out at once without blocking (data in the socket buffer,
+// room to send) is, and is posted; nothing is copied. After an error the stream is dead: every
+// later call completes with the same error. One exception: a read-side deadline kills the read side
+// only, so that an answer ("too slow") can still be written. Memory: an idle plain stream holds no
+// buffer (wait_readable, then the caller takes one). Ownership: std::unique_ptr by its session; may
+// be destroyed only when no call is in flight (abort() first, then wait).
 #pragma once
 
 #include <sys/uio.h>
@@ -39,7 +41,8 @@ struct WaitCall : Completion {  // the stream has bytes (or its end) to read
   explicit WaitCall(uint64_t t) : timeout_ms(t) {}
 };
 
-struct WriteCall : Completion {  // completes when all bytes are handed to the kernel (TLS: encrypted and handed over)
+struct WriteCall : Completion {  // completes when all bytes are handed to the kernel (TLS:
+                                 // encrypted and handed over)
   static constexpr int kPiecesMax = 4;
   iovec pieces[kPiecesMax];
   int piece_count = 0;
@@ -54,7 +57,8 @@ struct SendFileCall : Completion {  // plain streams only (see Stream::can_sendf
   uint64_t offset, length;
   uint64_t timeout_ms = kNoDeadline;
   Status result;
-  SendFileCall(int f, uint64_t o, uint64_t l, uint64_t t) : fd(f), offset(o), length(l), timeout_ms(t) {}
+  SendFileCall(int f, uint64_t o, uint64_t l, uint64_t t)
+      : fd(f), offset(o), length(l), timeout_ms(t) {}
 };
 
 class Stream {
@@ -68,10 +72,12 @@ class Stream {
   virtual void write(WriteCall& call) = 0;
   virtual void sendfile(SendFileCall& call) = 0;
 
-  // A read that would not wait: bytes now in the socket, 0 at the end, kBusy if there are none. (kBusy also when the last
-  // read emptied the socket and the loop has not reported new bytes since: no system call is spent on it. Then read().)
+  // A read that would not wait: bytes now in the socket, 0 at the end, kBusy if there are none.
+  // (kBusy also when the last read emptied the socket and the loop has not reported new bytes
+  // since: no system call is spent on it. Then read().)
   virtual Result<size_t> read_now(MutableBytes into) = 0;
-  // A write that would not wait: how many bytes of `pieces` were taken (0 to all); kBusy if none. Not on TLS: kBusy.
+  // A write that would not wait: how many bytes of `pieces` were taken (0 to all); kBusy if none.
+  // Not on TLS: kBusy.
   virtual Result<size_t> write_now(std::span<const iovec> pieces, bool more = false) = 0;
 
   virtual bool can_sendfile() const = 0;  // plain
@@ -81,9 +87,10 @@ class Stream {
   virtual int fd() const = 0;
   // Every call in flight, and every later one, completes with kCancelled.
   virtual void abort() = 0;
-  // Half-close the write side, read and drop what the peer still sends for at most linger_ms, then close
-  // (so that an early error response is not lost to a reset). The stream is unusable after; it may be destroyed
-  // at once (lingering is the reactor's own business, bounded in number). Only with no call in flight.
+  // Half-close the write side, read and drop what the peer still sends for at most linger_ms, then
+  // close (so that an early error response is not lost to a reset). The stream is unusable after;
+  // it may be destroyed at once (lingering is the reactor's own business, bounded in number). Only
+  // with no call in flight.
   virtual void close_lingering(uint64_t linger_ms) = 0;
 };
 

@@ -8,16 +8,19 @@ namespace basalt::reactor {
 void TimerWheel::arm(Timer& timer, uint64_t now_ms, uint64_t after_ms) {
   timer.deadline_ms_ = std::max<uint64_t>(now_ms + after_ms, 1);
   if (timer.link_ != nullptr) {
-    if (timer.tick_ <= tick_of(timer.deadline_ms_)) return;  // looked at again when its slot comes up
+    if (timer.tick_ <= tick_of(timer.deadline_ms_))
+      return;  // looked at again when its slot comes up
     remove(timer);
   }
-  // An empty wheel does not turn; bring it to the present first, so that the horizon counts from now.
+  // An empty wheel does not turn; bring it to the present first, so that the horizon counts from
+  // now.
   if (count_ == 0) current_tick_ = std::max(current_tick_, now_ms / kTickMs);
   insert(timer);
 }
 
 void TimerWheel::insert(Timer& timer) {
-  timer.tick_ = std::clamp(tick_of(timer.deadline_ms_), current_tick_ + 1, current_tick_ + kSlots - 1);
+  timer.tick_ =
+      std::clamp(tick_of(timer.deadline_ms_), current_tick_ + 1, current_tick_ + kSlots - 1);
   const size_t slot = timer.tick_ % kSlots;
   timer.next_ = slots_[slot];
   if (timer.next_ != nullptr) timer.next_->link_ = &timer.next_;
@@ -40,12 +43,14 @@ void TimerWheel::remove(Timer& timer) {
 
 void TimerWheel::run(uint64_t now_ms) {
   const uint64_t now_tick = now_ms / kTickMs;
-  if (now_tick > current_tick_ + kSlots) current_tick_ = now_tick - kSlots;  // each slot once is enough
+  if (now_tick > current_tick_ + kSlots)
+    current_tick_ = now_tick - kSlots;  // each slot once is enough
   while (current_tick_ < now_tick && count_ != 0) {
     ++current_tick_;
     const size_t slot = current_tick_ % kSlots;
     if ((occupied_[slot / 64] >> (slot % 64) & 1) == 0) continue;
-    // The slot's list is moved to a head of its own: a callback may remove any timer from it, or arm into this slot.
+    // The slot's list is moved to a head of its own: a callback may remove any timer from it, or
+    // arm into this slot.
     Timer* due = slots_[slot];
     due->link_ = &due;
     slots_[slot] = nullptr;

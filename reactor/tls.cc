@@ -21,11 +21,12 @@ std::string openssl_error() {
 }
 
 // ALPN (RFC 7301): http/1.1 is all we speak; a client that offers only others is told so.
-int choose_protocol(SSL*, const unsigned char** out, unsigned char* out_size, const unsigned char* in,
-                    unsigned int in_size, void*) {
+int choose_protocol(SSL*, const unsigned char** out, unsigned char* out_size,
+                    const unsigned char* in, unsigned int in_size, void*) {
   static constexpr unsigned char kOurs[] = {8, 'h', 't', 't', 'p', '/', '1', '.', '1'};
   unsigned char* chosen = nullptr;
-  if (SSL_select_next_proto(&chosen, out_size, kOurs, sizeof kOurs, in, in_size) != OPENSSL_NPN_NEGOTIATED) {
+  if (SSL_select_next_proto(&chosen, out_size, kOurs, sizeof kOurs, in, in_size) !=
+      OPENSSL_NPN_NEGOTIATED) {
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   }
   *out = chosen;
@@ -48,8 +49,9 @@ Status OpensslContext::reload() {
   SSL_CTX* context = fresh.get();
   SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
   // An end without close_notify is an end: HTTP's own framing tells a truncated message.
-  SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
-                                   SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_PRIORITIZE_CHACHA);
+  SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
+                                   SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_IGNORE_UNEXPECTED_EOF |
+                                   SSL_OP_PRIORITIZE_CHACHA);
   SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                 SSL_MODE_RELEASE_BUFFERS);
   SSL_CTX_set_read_ahead(context, 1);  // header and body of a record in one recv
@@ -66,7 +68,8 @@ Status OpensslContext::reload() {
     return fail(Code::kInvalid, "key " + key_file_ + ": " + openssl_error());
   }
   if (SSL_CTX_check_private_key(context) != 1) {
-    return fail(Code::kInvalid, "key " + key_file_ + " does not belong to the certificate: " + openssl_error());
+    return fail(Code::kInvalid,
+                "key " + key_file_ + " does not belong to the certificate: " + openssl_error());
   }
   std::lock_guard lock(mutex_);
   context_ = std::move(fresh);
@@ -79,7 +82,8 @@ std::shared_ptr<SSL_CTX> OpensslContext::current() const {
 }
 
 std::unique_ptr<TlsStream> TlsStream::create(Loop& loop, int fd, const PeerName& peer,
-                                             std::shared_ptr<ListenerStats> listener, SSL_CTX& context) {
+                                             std::shared_ptr<ListenerStats> listener,
+                                             SSL_CTX& context) {
   SSL* ssl = SSL_new(&context);  // holds a reference to the context
   if (ssl == nullptr || SSL_set_fd(ssl, fd) != 1) {
     SSL_free(ssl);
@@ -90,7 +94,8 @@ std::unique_ptr<TlsStream> TlsStream::create(Loop& loop, int fd, const PeerName&
   return std::make_unique<TlsStream>(loop, fd, peer, std::move(listener), ssl);
 }
 
-TlsStream::TlsStream(Loop& loop, int fd, const PeerName& peer, std::shared_ptr<ListenerStats> listener, SSL* ssl)
+TlsStream::TlsStream(Loop& loop, int fd, const PeerName& peer,
+                     std::shared_ptr<ListenerStats> listener, SSL* ssl)
     : SocketStream(loop, fd, peer, std::move(listener)), ssl_(ssl) {}
 
 TlsStream::~TlsStream() {
@@ -118,7 +123,9 @@ SocketStream::Attempt TlsStream::of_error(int result, const char* what) {
     case SSL_ERROR_SYSCALL:
       broken_ = true;
       ERR_clear_error();
-      return {.kind = Attempt::Kind::kFailed, .error = saved_errno != 0 ? saved_errno : ECONNRESET, .what = what};
+      return {.kind = Attempt::Kind::kFailed,
+              .error = saved_errno != 0 ? saved_errno : ECONNRESET,
+              .what = what};
     default:
       broken_ = true;
       ERR_clear_error();
@@ -190,7 +197,8 @@ SocketStream::Attempt TlsStream::try_read(MutableBytes into) {
     const Attempt attempt = of_error(result, "TLS read");
     if (total == 0) return attempt;
     // Bytes first; an end or an error shows again at the next read (OpenSSL keeps both).
-    return {.kind = Attempt::Kind::kMoved, .bytes = total,
+    return {.kind = Attempt::Kind::kMoved,
+            .bytes = total,
             .drained = attempt.kind == Attempt::Kind::kNeedsReadable};
   }
   return {.kind = Attempt::Kind::kMoved, .bytes = total};
@@ -207,8 +215,8 @@ SocketStream::Attempt TlsStream::try_peek() {
 }
 
 SocketStream::Attempt TlsStream::try_write(std::span<const iovec> pieces, bool) {
-  // Small pieces share a record. After "needs writable" the same pieces come again, so the same bytes are gathered and
-  // OpenSSL's rule (a retry carries the same bytes) holds.
+  // Small pieces share a record. After "needs writable" the same pieces come again, so the same
+  // bytes are gathered and OpenSSL's rule (a retry carries the same bytes) holds.
   static constexpr size_t kRecordBytes = 16384;
   std::array<uint8_t, kRecordBytes> gathered;
   size_t total = 0;
@@ -222,7 +230,8 @@ SocketStream::Attempt TlsStream::try_write(std::span<const iovec> pieces, bool) 
       size_t from = offset;
       for (size_t i = index; i < pieces.size() && fill < kRecordBytes; ++i, from = 0) {
         const size_t step = std::min(pieces[i].iov_len - from, kRecordBytes - fill);
-        std::memcpy(gathered.data() + fill, static_cast<const uint8_t*>(pieces[i].iov_base) + from, step);
+        std::memcpy(gathered.data() + fill, static_cast<const uint8_t*>(pieces[i].iov_base) + from,
+                    step);
         fill += step;
       }
       data = gathered.data();

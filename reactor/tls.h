@@ -1,4 +1,5 @@
-// TLS over OpenSSL 3, driven by readiness events (no bufferevents: they have leaked and crashed others).
+// TLS over OpenSSL 3, driven by readiness events (no bufferevents: they have leaked and crashed
+// others).
 #pragma once
 
 #include <openssl/ssl.h>
@@ -22,7 +23,8 @@ class OpensslContext final : public TlsContext {
  private:
   const std::string chain_file_;
   const std::string key_file_;
-  mutable std::mutex mutex_;  // reload() comes from the signal's relay, current() from every core, once a handshake
+  mutable std::mutex mutex_;  // reload() comes from the signal's relay, current() from every core,
+                              // once a handshake
   std::shared_ptr<SSL_CTX> context_;
 };
 
@@ -35,8 +37,10 @@ class TlsStream final : public SocketStream {
   using HandshakeDone = std::move_only_function<void(bool ok)>;
 
   static std::unique_ptr<TlsStream> create(Loop& loop, int fd, const PeerName& peer,
-                                           std::shared_ptr<ListenerStats> listener, SSL_CTX& context);
-  TlsStream(Loop& loop, int fd, const PeerName& peer, std::shared_ptr<ListenerStats> listener, SSL* ssl);
+                                           std::shared_ptr<ListenerStats> listener,
+                                           SSL_CTX& context);
+  TlsStream(Loop& loop, int fd, const PeerName& peer, std::shared_ptr<ListenerStats> listener,
+            SSL* ssl);
   ~TlsStream() override;
 
   // Before any other call.
@@ -59,7 +63,7 @@ class TlsStream final : public SocketStream {
   void finish_handshake(bool ok);
 
   SSL* ssl_;
-  bool broken_ = false;         // after a fatal error OpenSSL must not be asked to shut down
+  bool broken_ = false;  // after a fatal error OpenSSL must not be asked to shut down
   bool handshaking_ = false;
   bool ended_ = false;
   HandshakeDone done_;

@@ -50,7 +50,8 @@ Result<ChunkedDecoder::Step> ChunkedDecoder::decode(Bytes input) {
           remaining_ = remaining_ * 16 + static_cast<uint64_t>(value);
           break;
         }
-        if (digits_ == 0 || (c != ';' && c != '\r')) return fail(Code::kInvalid, "malformed chunk size");
+        if (digits_ == 0 || (c != ';' && c != '\r'))
+          return fail(Code::kInvalid, "malformed chunk size");
         last_ = remaining_ == 0;
         line_bytes_ = digits_;
         state_ = c == ';' ? State::kExtension : State::kSizeLf;
@@ -87,13 +88,17 @@ Result<ChunkedDecoder::Step> ChunkedDecoder::decode(Bytes input) {
         state_ = State::kTrailerName;
         break;
       case State::kTrailerName:
-        if (c == ':') state_ = State::kTrailerValue;
-        else if (!token_byte(c)) return fail(Code::kInvalid, "malformed trailer");
+        if (c == ':')
+          state_ = State::kTrailerValue;
+        else if (!token_byte(c))
+          return fail(Code::kInvalid, "malformed trailer");
         if (++trailer_bytes_ > kTrailerBytesMax) return fail(Code::kTooLarge, "trailers");
         break;
       case State::kTrailerValue:
-        if (c == '\r') state_ = State::kTrailerLf;
-        else if (control_byte(c)) return fail(Code::kInvalid, "control character in a trailer");
+        if (c == '\r')
+          state_ = State::kTrailerLf;
+        else if (control_byte(c))
+          return fail(Code::kInvalid, "control character in a trailer");
         if (++trailer_bytes_ > kTrailerBytesMax) return fail(Code::kTooLarge, "trailers");
         break;
       case State::kTrailerLf:

@@ -14,7 +14,8 @@ constexpr std::array<bool, 256> make_token_table() {
   std::array<bool, 256> table{};
   for (int c = '0'; c <= '9'; ++c) table[c] = true;
   for (int c = 'a'; c <= 'z'; ++c) table[c] = table[c - 32] = true;
-  for (const char c : {'!', '#', '$', '%', '&', '\'', '*', '+', '-', '.', '^', '_', '`', '|', '~'}) {
+  for (const char c :
+       {'!', '#', '$', '%', '&', '\'', '*', '+', '-', '.', '^', '_', '`', '|', '~'}) {
     table[static_cast<uint8_t>(c)] = true;
   }
   return table;
@@ -26,7 +27,8 @@ constexpr std::array<bool, 256> make_host_table() {
   std::array<bool, 256> table{};
   for (int c = '0'; c <= '9'; ++c) table[c] = true;
   for (int c = 'a'; c <= 'z'; ++c) table[c] = table[c - 32] = true;
-  for (const char c : {'-', '.', '_', '~', '%', '!', '$', '&', '\'', '(', ')', '*', '+', ';', '='}) {
+  for (const char c :
+       {'-', '.', '_', '~', '%', '!', '$', '&', '\'', '(', ')', '*', '+', ';', '='}) {
     table[static_cast<uint8_t>(c)] = true;
   }
   return table;
@@ -34,7 +36,8 @@ constexpr std::array<bool, 256> make_host_table() {
 constexpr auto kHostByte = make_host_table();
 
 constexpr size_t kMethodBytesMax = 32;
-constexpr size_t kRequestLineMax = kMethodBytesMax + 1 + kTargetBytesMax + 11;  // method SP target SP version CR LF
+constexpr size_t kRequestLineMax =
+    kMethodBytesMax + 1 + kTargetBytesMax + 11;  // method SP target SP version CR LF
 
 constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
 constexpr bool digit(char c) { return c >= '0' && c <= '9'; }
@@ -47,7 +50,8 @@ const char* end_of_target(const char* from, const char* end) {
   while (end - from >= 16) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
     // min(b, 0x20) == b: unsigned b <= 0x20.
-    const __m128i bad = _mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(bytes, low), bytes), _mm_cmpeq_epi8(bytes, del));
+    const __m128i bad =
+        _mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(bytes, low), bytes), _mm_cmpeq_epi8(bytes, del));
     const int mask = _mm_movemask_epi8(bad);
     if (mask != 0) return from + __builtin_ctz(static_cast<unsigned>(mask));
     from += 16;
@@ -57,7 +61,8 @@ const char* end_of_target(const char* from, const char* end) {
   return from;
 }
 
-// First control byte of [from, end) other than HTAB (0x00-0x08, 0x0a-0x1f, 0x7f), or end: a good value ends at its CR.
+// First control byte of [from, end) other than HTAB (0x00-0x08, 0x0a-0x1f, 0x7f), or end: a good
+// value ends at its CR.
 const char* end_of_value(const char* from, const char* end) {
 #if defined(__SSE2__)
   const __m128i low = _mm_set1_epi8(0x1f);
@@ -66,14 +71,15 @@ const char* end_of_value(const char* from, const char* end) {
   while (end - from >= 16) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
     const __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, low), bytes);
-    const __m128i bad =
-        _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(bytes, tab), control), _mm_cmpeq_epi8(bytes, del));
+    const __m128i bad = _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(bytes, tab), control),
+                                     _mm_cmpeq_epi8(bytes, del));
     const int mask = _mm_movemask_epi8(bad);
     if (mask != 0) return from + __builtin_ctz(static_cast<unsigned>(mask));
     from += 16;
   }
 #endif
-  while (from < end && ((static_cast<uint8_t>(*from) >= 0x20 && *from != 0x7f) || *from == '\t')) ++from;
+  while (from < end && ((static_cast<uint8_t>(*from) >= 0x20 && *from != 0x7f) || *from == '\t'))
+    ++from;
   return from;
 }
 
@@ -161,8 +167,8 @@ const char* parse_connection(std::string_view value, Seen& seen) {
     if (field_name_equals(option, "close")) seen.close = true;
     if (field_name_equals(option, "keep-alive")) seen.keep_alive = true;
     // Fields of ours named here would have to be dropped by an intermediary; nobody honest does it.
-    if (field_name_equals(option, "content-length") || field_name_equals(option, "transfer-encoding") ||
-        field_name_equals(option, "host")) {
+    if (field_name_equals(option, "content-length") ||
+        field_name_equals(option, "transfer-encoding") || field_name_equals(option, "host")) {
       return "Connection names a framing field";
     }
     if (comma == std::string_view::npos) break;
@@ -179,12 +185,15 @@ const char* note_field(const Field& field, RequestHead& head, Seen& seen) {
       if (seen.host) return "two Host fields";
       seen.host = true;
       if (!field.value.empty() && !valid_authority(field.value)) return "malformed Host";
-      if (head.host.empty()) head.host = field.value;  // the authority of an absolute target goes first
+      if (head.host.empty())
+        head.host = field.value;  // the authority of an absolute target goes first
       return nullptr;
     case 6:
       if (!field_name_equals(field.name, "expect")) return nullptr;
-      if (field_name_equals(field.value, "100-continue")) head.expect_continue = true;
-      else seen.bad_expect = true;
+      if (field_name_equals(field.value, "100-continue"))
+        head.expect_continue = true;
+      else
+        seen.bad_expect = true;
       return nullptr;
     case 10:
       if (!field_name_equals(field.name, "connection")) return nullptr;
@@ -226,9 +235,12 @@ Wrong parse_target(RequestHead& head) {
   if (rest.front() != '/') {
     // absolute-form: an authority that goes before the Host field (RFC 9112 section 3.2.2)
     size_t skip = 0;
-    if (rest.size() > 7 && field_name_equals(rest.substr(0, 7), "http://")) skip = 7;
-    else if (rest.size() > 8 && field_name_equals(rest.substr(0, 8), "https://")) skip = 8;
-    else return {HeadStatus::kBad, "target is not a path"};
+    if (rest.size() > 7 && field_name_equals(rest.substr(0, 7), "http://"))
+      skip = 7;
+    else if (rest.size() > 8 && field_name_equals(rest.substr(0, 8), "https://"))
+      skip = 8;
+    else
+      return {HeadStatus::kBad, "target is not a path"};
     rest.remove_prefix(skip);
     const size_t end = std::min(rest.find_first_of("/?"), rest.size());
     head.host = rest.substr(0, end);
@@ -264,10 +276,11 @@ Wrong parse_request_line(const char*& at, const char* end, RequestHead& head) {
   at = end_of_target(at, end);
   head.target = {start, static_cast<size_t>(at - start)};
   if (head.target.size() > kTargetBytesMax) return {HeadStatus::kTargetTooLong, "target too long"};
-  if (head.target.empty() || at == end || *at != ' ') return {HeadStatus::kBad, "malformed request target"};
+  if (head.target.empty() || at == end || *at != ' ')
+    return {HeadStatus::kBad, "malformed request target"};
   ++at;
-  if (end - at < 10 || std::memcmp(at, "HTTP/", 5) != 0 || !digit(at[5]) || at[6] != '.' || !digit(at[7]) ||
-      at[8] != '\r' || at[9] != '\n') {
+  if (end - at < 10 || std::memcmp(at, "HTTP/", 5) != 0 || !digit(at[5]) || at[6] != '.' ||
+      !digit(at[7]) || at[8] != '\r' || at[9] != '\n') {
     return {HeadStatus::kBad, "malformed HTTP version"};
   }
   if (at[5] != '1' || at[7] > '1') return {HeadStatus::kBadVersion, "HTTP version not supported"};
@@ -282,7 +295,8 @@ Wrong parse_fields(const char* at, const char* end, RequestHead& head, Seen& see
     const char* start = at;
     while (at < end && kToken[static_cast<uint8_t>(*at)]) ++at;
     if (at == start) {
-      return {HeadStatus::kBad, *at == ' ' || *at == '\t' ? "folded field line" : "malformed field name"};
+      return {HeadStatus::kBad,
+              *at == ' ' || *at == '\t' ? "folded field line" : "malformed field name"};
     }
     if (at == end || *at != ':') return {HeadStatus::kBad, "malformed field name"};
     Field field;
@@ -290,7 +304,8 @@ Wrong parse_fields(const char* at, const char* end, RequestHead& head, Seen& see
     start = ++at;
     at = end_of_value(at, end);
     // In a complete head the end is behind a CR LF, so at[1] is there.
-    if (at == end || *at != '\r' || at[1] != '\n') return {HeadStatus::kBad, "control character in a field value"};
+    if (at == end || *at != '\r' || at[1] != '\n')
+      return {HeadStatus::kBad, "control character in a field value"};
     field.value = trim({start, static_cast<size_t>(at - start)});
     at += 2;
     if (const char* wrong = note_field(field, head, seen)) return {HeadStatus::kBad, wrong};
@@ -317,7 +332,8 @@ Wrong check_framing(RequestHead& head, const Seen& seen) {
   return {};
 }
 
-// Where the head ends (behind its empty line), 0 if that has not come, or a Wrong: a bare LF cannot become right.
+// Where the head ends (behind its empty line), 0 if that has not come, or a Wrong: a bare LF cannot
+// become right.
 Wrong find_end(const char* data, size_t size, size_t scanned, size_t& head_size) {
   head_size = 0;
   // Each LF is looked at once; the one before it tells whether its line is empty.
@@ -374,7 +390,8 @@ HeadResult parse_request_head(Bytes data, size_t scanned, RequestHead& head) {
   const auto* text = reinterpret_cast<const char*>(data.data());
   size_t size = data.size();
   if (size == 0) return {HeadStatus::kNeedMore};
-  // One empty line before the request line is skipped (RFC 9112 section 2.2): old clients send it after a POST's body.
+  // One empty line before the request line is skipped (RFC 9112 section 2.2): old clients send it
+  // after a POST's body.
   size_t skipped = 0;
   if (text[0] == '\r') {
     if (size == 1) return {HeadStatus::kNeedMore};
@@ -384,7 +401,8 @@ HeadResult parse_request_head(Bytes data, size_t scanned, RequestHead& head) {
     size -= 2;
     if (size == 0) return {HeadStatus::kNeedMore};
   }
-  // Whatever does not begin like a method (a TLS hello on the plain port) is refused before it fills the buffer.
+  // Whatever does not begin like a method (a TLS hello on the plain port) is refused before it
+  // fills the buffer.
   if (!kToken[static_cast<uint8_t>(text[0])]) return {HeadStatus::kBad, 0, "malformed method"};
 
   size_t head_size = 0;
@@ -406,7 +424,8 @@ HeadResult parse_request_head(Bytes data, size_t scanned, RequestHead& head) {
   wrong = parse_request_line(at, end, head);
   if (wrong.status == HeadStatus::kComplete) wrong = parse_fields(at, end, head, seen);
   if (wrong.status == HeadStatus::kComplete) wrong = check_framing(head, seen);
-  if (wrong.status == HeadStatus::kComplete) return {HeadStatus::kComplete, skipped + head_size, ""};
+  if (wrong.status == HeadStatus::kComplete)
+    return {HeadStatus::kComplete, skipped + head_size, ""};
   head.clear();
   return {wrong.status, 0, wrong.reason};
 }

@@ -1,8 +1,9 @@
 // HTTP/1.1 request heads: strict parser (RFC 9112, RFC 9110), pure function over bytes.
 //
-// What is ambiguous is refused: bare LF or CR, obs-fold, white space before the colon, NUL, a second or malformed
-// Content-Length, Content-Length with Transfer-Encoding, any Transfer-Encoding but "chunked", control characters in the
-// target or a field value, a missing or double Host on HTTP/1.1.
+// What is ambiguous is refused: bare LF or CR, obs-fold, white space before the colon, NUL, a
+// second or malformed Content-Length, Content-Length with Transfer-Encoding, any Transfer-Encoding
+// but "chunked", control characters in the target or a field value, a missing or double Host on
+// HTTP/1.1.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +33,9 @@ struct RequestHead {
   Method method = Method::kOther;
   std::string_view method_name;
   std::string_view target;  // as sent
-  std::string_view path;    // target's path part, still percent-encoded, starts with '/'; "*" for OPTIONS *
-  std::string_view query;   // after '?', without it; empty if none
+  std::string_view
+      path;  // target's path part, still percent-encoded, starts with '/'; "*" for OPTIONS *
+  std::string_view query;  // after '?', without it; empty if none
   bool http10 = false;
   std::vector<Field> fields;  // in order; capacity is kept when the head is reused
 
@@ -41,7 +43,8 @@ struct RequestHead {
   bool chunked = false;
   bool keep_alive = true;
   bool expect_continue = false;
-  std::string_view host;  // Host field (or the authority of an absolute-form target); may be empty on HTTP/1.0
+  std::string_view
+      host;  // Host field (or the authority of an absolute-form target); may be empty on HTTP/1.0
 
   // First field of that name, or nullptr.
   const Field* find(std::string_view name) const;
@@ -49,15 +52,24 @@ struct RequestHead {
   void clear();
 };
 
-enum class HeadStatus : uint8_t { kComplete, kNeedMore, kBad, kTooLarge, kTargetTooLong, kBadVersion, kBadExpect };
+enum class HeadStatus : uint8_t {
+  kComplete,
+  kNeedMore,
+  kBad,
+  kTooLarge,
+  kTargetTooLong,
+  kBadVersion,
+  kBadExpect
+};
 
 struct HeadResult {
   HeadStatus status;
-  size_t consumed = 0;       // with kComplete: bytes of the head, including the empty line
-  const char* reason = "";   // with an error: what was wrong, for the log and the 400's message
+  size_t consumed = 0;      // with kComplete: bytes of the head, including the empty line
+  const char* reason = "";  // with an error: what was wrong, for the log and the 400's message
 };
 
-// `scanned`: bytes of `data` an earlier call has already seen without finding the end (0 at first): no quadratic re-scan.
+// `scanned`: bytes of `data` an earlier call has already seen without finding the end (0 at first):
+// no quadratic re-scan.
 HeadResult parse_request_head(Bytes data, size_t scanned, RequestHead& head);
 
 }  // namespace basalt::http

@@ -8,7 +8,8 @@
 namespace basalt::http {
 namespace {
 
-// Civil date of a day count since 1970-01-01 (Howard Hinnant, "chrono-compatible low-level date algorithms").
+// Civil date of a day count since 1970-01-01 (Howard Hinnant, "chrono-compatible low-level date
+// algorithms").
 struct Civil {
   int64_t year;
   unsigned month, day;
@@ -17,11 +18,14 @@ Civil civil_of_days(int64_t days) {
   days += 719468;
   const int64_t era = (days >= 0 ? days : days - 146096) / 146097;
   const auto day_of_era = static_cast<unsigned>(days - era * 146097);
-  const unsigned year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
-  const unsigned day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+  const unsigned year_of_era =
+      (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+  const unsigned day_of_year =
+      day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
   const unsigned shifted = (5 * day_of_year + 2) / 153;
   const unsigned month = shifted < 10 ? shifted + 3 : shifted - 9;
-  return {static_cast<int64_t>(year_of_era) + era * 400 + (month <= 2), month, day_of_year - (153 * shifted + 2) / 5 + 1};
+  return {static_cast<int64_t>(year_of_era) + era * 400 + (month <= 2), month,
+          day_of_year - (153 * shifted + 2) / 5 + 1};
 }
 
 void put2(char* at, unsigned value) {
@@ -51,12 +55,18 @@ std::string_view date_and_server(int64_t wall_ms) {
 
 bool ours(std::string_view name) {
   switch (name.size()) {
-    case 4: return field_name_equals(name, "date");
-    case 6: return field_name_equals(name, "server");
-    case 10: return field_name_equals(name, "connection");
-    case 14: return field_name_equals(name, "content-length");
-    case 17: return field_name_equals(name, "transfer-encoding");
-    default: return false;
+    case 4:
+      return field_name_equals(name, "date");
+    case 6:
+      return field_name_equals(name, "server");
+    case 10:
+      return field_name_equals(name, "connection");
+    case 14:
+      return field_name_equals(name, "content-length");
+    case 17:
+      return field_name_equals(name, "transfer-encoding");
+    default:
+      return false;
   }
 }
 
@@ -74,44 +84,82 @@ bool token(std::string_view name) {
 
 std::string_view reason_phrase(int status) {
   switch (status) {
-    case 100: return "Continue";
-    case 200: return "OK";
-    case 201: return "Created";
-    case 202: return "Accepted";
-    case 204: return "No Content";
-    case 206: return "Partial Content";
-    case 301: return "Moved Permanently";
-    case 302: return "Found";
-    case 303: return "See Other";
-    case 304: return "Not Modified";
-    case 307: return "Temporary Redirect";
-    case 308: return "Permanent Redirect";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 406: return "Not Acceptable";
-    case 408: return "Request Timeout";
-    case 409: return "Conflict";
-    case 410: return "Gone";
-    case 411: return "Length Required";
-    case 412: return "Precondition Failed";
-    case 413: return "Content Too Large";
-    case 414: return "URI Too Long";
-    case 415: return "Unsupported Media Type";
-    case 416: return "Range Not Satisfiable";
-    case 417: return "Expectation Failed";
-    case 422: return "Unprocessable Content";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 503: return "Service Unavailable";
-    case 504: return "Gateway Timeout";
-    case 505: return "HTTP Version Not Supported";
-    case 507: return "Insufficient Storage";
-    default: return "Unknown";
+    case 100:
+      return "Continue";
+    case 200:
+      return "OK";
+    case 201:
+      return "Created";
+    case 202:
+      return "Accepted";
+    case 204:
+      return "No Content";
+    case 206:
+      return "Partial Content";
+    case 301:
+      return "Moved Permanently";
+    case 302:
+      return "Found";
+    case 303:
+      return "See Other";
+    case 304:
+      return "Not Modified";
+    case 307:
+      return "Temporary Redirect";
+    case 308:
+      return "Permanent Redirect";
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 403:
+      return "Forbidden";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 406:
+      return "Not Acceptable";
+    case 408:
+      return "Request Timeout";
+    case 409:
+      return "Conflict";
+    case 410:
+      return "Gone";
+    case 411:
+      return "Length Required";
+    case 412:
+      return "Precondition Failed";
+    case 413:
+      return "Content Too Large";
+    case 414:
+      return "URI Too Long";
+    case 415:
+      return "Unsupported Media Type";
+    case 416:
+      return "Range Not Satisfiable";
+    case 417:
+      return "Expectation Failed";
+    case 422:
+      return "Unprocessable Content";
+    case 429:
+      return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 500:
+      return "Internal Server Error";
+    case 501:
+      return "Not Implemented";
+    case 503:
+      return "Service Unavailable";
+    case 504:
+      return "Gateway Timeout";
+    case 505:
+      return "HTTP Version Not Supported";
+    case 507:
+      return "Insufficient Storage";
+    default:
+      return "Unknown";
   }
 }
 
@@ -146,7 +194,8 @@ void ResponseHead::add(std::string_view name, uint64_t value) {
 bool ResponseHead::has(std::string_view name) const {
   std::string_view rest = fields_;
   while (!rest.empty()) {
-    if (rest.size() > name.size() && rest[name.size()] == ':' && field_name_equals(rest.substr(0, name.size()), name)) {
+    if (rest.size() > name.size() && rest[name.size()] == ':' &&
+        field_name_equals(rest.substr(0, name.size()), name)) {
       return true;
     }
     rest.remove_prefix(rest.find('\n') + 1);
@@ -161,7 +210,8 @@ void ResponseHead::clear() {
 }
 
 void ResponseHead::write(const Framing& framing, int64_t wall_ms, std::string& out) const {
-  // Our own version whatever the request's was (RFC 9110 section 2.5); what an HTTP/1.0 client cannot read is not sent.
+  // Our own version whatever the request's was (RFC 9110 section 2.5); what an HTTP/1.0 client
+  // cannot read is not sent.
   if (status == 200) {
     out += "HTTP/1.1 200 OK\r\n";
   } else {

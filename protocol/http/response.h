@@ -1,4 +1,5 @@
-// ResponseHead: assembled without printf into one small buffer; field values are checked (no CR, LF, NUL).
+// ResponseHead: assembled without printf into one small buffer; field values are checked (no CR,
+// LF, NUL).
 #pragma once
 
 #include <cstdint>
@@ -13,16 +14,18 @@ class ResponseHead {
  public:
   int status = 200;
 
-  // Appends a field. A value with CR, LF or NUL is dropped whole (and counted): no response splitting. So is a name that is no
-  // token, and the fields that write() makes itself: Content-Length, Transfer-Encoding, Connection, Date, Server.
+  // Appends a field. A value with CR, LF or NUL is dropped whole (and counted): no response
+  // splitting. So is a name that is no token, and the fields that write() makes itself:
+  // Content-Length, Transfer-Encoding, Connection, Date, Server.
   void add(std::string_view name, std::string_view value);
   void add(std::string_view name, uint64_t value);
   bool has(std::string_view name) const;  // ASCII case-insensitive
   void clear();
   uint32_t dropped() const { return dropped_; }  // fields refused since clear()
 
-  // The bytes on the wire: status line, Date (from `wall_ms`, cached per second), Server: Basalt, the fields, exactly one of
-  // Content-Length / Transfer-Encoding / neither (204, 304, 1xx), Connection when it deviates from the version's default.
+  // The bytes on the wire: status line, Date (from `wall_ms`, cached per second), Server: Basalt,
+  // the fields, exactly one of Content-Length / Transfer-Encoding / neither (204, 304, 1xx),
+  // Connection when it deviates from the version's default.
   struct Framing {
     enum class Kind : uint8_t { kLength, kChunked, kNone } kind = Kind::kLength;
     uint64_t length = 0;

@@ -17,10 +17,14 @@ constexpr size_t kDirectMin = 4096;
 // Ends after a while, through the run queue.
 struct SleepCall : Completion {
   SleepCall(reactor::Loop& l, uint64_t ms)
-      : loop(l), timer(l, [](void* self) {
-          auto& call = *static_cast<SleepCall*>(self);
-          call.loop.run_queue().post(call);
-        }, this) {
+      : loop(l),
+        timer(
+            l,
+            [](void* self) {
+              auto& call = *static_cast<SleepCall*>(self);
+              call.loop.run_queue().post(call);
+            },
+            this) {
     timer.arm(ms);
   }
   reactor::Loop& loop;
@@ -30,11 +34,16 @@ struct SleepCall : Completion {
 
 int status_of(http::HeadStatus status) {
   switch (status) {
-    case http::HeadStatus::kTooLarge: return 431;
-    case http::HeadStatus::kTargetTooLong: return 414;
-    case http::HeadStatus::kBadVersion: return 505;
-    case http::HeadStatus::kBadExpect: return 417;
-    default: return 400;
+    case http::HeadStatus::kTooLarge:
+      return 431;
+    case http::HeadStatus::kTargetTooLong:
+      return 414;
+    case http::HeadStatus::kBadVersion:
+      return 505;
+    case http::HeadStatus::kBadExpect:
+      return 417;
+    default:
+      return 400;
   }
 }
 
@@ -43,7 +52,8 @@ int status_of(http::HeadStatus status) {
 uint64_t BodyPace::timeout_ms(const SessionLimits& limits) const {
   const uint64_t window_ns = limits.body_timeout_ms * kNsPerMs;
   const uint64_t left_ns = window_ns > waited_ns_ ? window_ns - waited_ns_ : 0;
-  const bool enough = bytes_ >= limits.body_bytes_per_second_min * limits.body_timeout_ms / 1000 && bytes_ != 0;
+  const bool enough =
+      bytes_ >= limits.body_bytes_per_second_min * limits.body_timeout_ms / 1000 && bytes_ != 0;
   return (left_ns + (enough ? window_ns : 0)) / kNsPerMs + 1;
 }
 
@@ -96,7 +106,8 @@ Connection::HeadStep Connection::try_head() {
 
 Task<bool> Connection::wait_for_head(HeadStep why) {
   const uint64_t now_ns = shared_.loop.now_ns();
-  if (head_deadline_ns_ == 0) head_deadline_ns_ = now_ns + shared_.limits.head_timeout_ms * kNsPerMs;
+  if (head_deadline_ns_ == 0)
+    head_deadline_ns_ = now_ns + shared_.limits.head_timeout_ms * kNsPerMs;
   if (now_ns >= head_deadline_ns_) co_return false;
   if (why == HeadStep::kNoBuffer) {
     co_await Call<SleepCall>([](SleepCall&) {}, shared_.loop, kBufferRetryMs);
@@ -165,8 +176,9 @@ Task<Result<size_t>> Connection::receive(MutableBytes into) {
   uint64_t waited_ns = 0;
   if (!size && size.error().code == Code::kBusy) {
     const uint64_t start_ns = shared_.loop.now_ns();
-    size = co_await Call<reactor::ReadCall>([this](reactor::ReadCall& call) { stream_->read(call); }, into,
-                                            pace_.timeout_ms(shared_.limits));
+    size =
+        co_await Call<reactor::ReadCall>([this](reactor::ReadCall& call) { stream_->read(call); },
+                                         into, pace_.timeout_ms(shared_.limits));
     waited_ns = shared_.loop.now_ns() - start_ns;
   }
   if (size && *size == 0) size = fail(Code::kCancelled, "connection closed within a request body");
@@ -235,8 +247,8 @@ Task<Result<bool>> Connection::fill() {
 bool Connection::decide_keep_alive() {
   if (!head_.keep_alive || close_after_ || shared_.draining || body_error_) return false;
   if (inbox_.body_done()) return true;
-  // The body's rest would have to be drained. A client that waits for 100 Continue may or may not send it; a chunked one has
-  // no known end.
+  // The body's rest would have to be drained. A client that waits for 100 Continue may or may not
+  // send it; a chunked one has no known end.
   if (continue_wanted_ || !inbox_.remaining_known()) return false;
   return inbox_.remaining() <= shared_.limits.drain_bytes_max;
 }
@@ -245,10 +257,13 @@ void Connection::write_head(Body body, uint64_t length) {
   using Kind = http::ResponseHead::Framing::Kind;
   responded_ = true;
   keep_alive_ = body != Body::kUntilClose && decide_keep_alive();
-  const bool bodiless = head_.method == http::Method::kHead || response_.status == 204 || response_.status == 304;
+  const bool bodiless =
+      head_.method == http::Method::kHead || response_.status == 204 || response_.status == 304;
   body_ = bodiless ? Body::kNone : body;
   length_ = length;
-  const Kind kind = body == Body::kLength ? Kind::kLength : body == Body::kChunked ? Kind::kChunked : Kind::kNone;
+  const Kind kind = body == Body::kLength    ? Kind::kLength
+                    : body == Body::kChunked ? Kind::kChunked
+                                             : Kind::kNone;
   out_.clear();
   response_.write({kind, length, head_.http10, keep_alive_}, shared_.clock.wall_ms(), out_);
 }
@@ -260,8 +275,8 @@ Status Connection::broken(Status status) {
 
 Result<bool> Connection::put_now(Pieces& pieces, bool more) {
   if (pieces.count == 0) return true;
-  const Result<size_t> size =
-      stream_->write_now(std::span<const iovec>(pieces.at.data(), static_cast<size_t>(pieces.count)), more);
+  const Result<size_t> size = stream_->write_now(
+      std::span<const iovec>(pieces.at.data(), static_cast<size_t>(pieces.count)), more);
   if (!size) {
     if (size.error().code == Code::kBusy) return false;
     broken_ = true;
@@ -272,7 +287,8 @@ Result<bool> Connection::put_now(Pieces& pieces, bool more) {
   for (int i = 0; i < pieces.count; ++i) {
     const size_t step = std::min(moved, pieces.at[i].iov_len);
     moved -= step;
-    rest.add({static_cast<const uint8_t*>(pieces.at[i].iov_base) + step, pieces.at[i].iov_len - step});
+    rest.add(
+        {static_cast<const uint8_t*>(pieces.at[i].iov_base) + step, pieces.at[i].iov_len - step});
   }
   pieces = rest;
   return pieces.count == 0;
@@ -311,7 +327,10 @@ Task<Status> Connection::send(Bytes body) {
 
 Task<Status> Connection::begin(std::optional<uint64_t> length) {
   if (responded_) co_return fail(Code::kInvalid, "a response was sent already");
-  write_head(length ? Body::kLength : head_.http10 ? Body::kUntilClose : Body::kChunked, length.value_or(0));
+  write_head(length         ? Body::kLength
+             : head_.http10 ? Body::kUntilClose
+                            : Body::kChunked,
+             length.value_or(0));
   if (body_ != Body::kNone && (body_ != Body::kLength || length_ != 0)) {
     head_waits_ = true;
     co_return Status();
@@ -355,7 +374,8 @@ Task<Status> Connection::sendfile(int fd, uint64_t offset, uint64_t length) {
   if (broken_) co_return fail(Code::kCancelled, "the response is broken");
   if (body_ == Body::kNone || length == 0) co_return Status();
   if (body_ != Body::kLength || !can_sendfile() || length > length_ - bytes_sent_) {
-    co_return broken(fail(Code::kInvalid, "sendfile needs a plain stream and the announced length"));
+    co_return broken(
+        fail(Code::kInvalid, "sendfile needs a plain stream and the announced length"));
   }
   if (std::exchange(head_waits_, false)) {
     Pieces pieces;
@@ -400,7 +420,8 @@ Connection::After Connection::after_response() {
   if (!whole || broken_) return After::kClose;
   if (!keep_alive_ || body_error_) {
     // A client that said it closes sends nothing more; any other could lose the answer to a reset.
-    const bool quiet = !head_.keep_alive && inbox_.body_done() && !inbox_.has_raw() && bad_status_ == 0;
+    const bool quiet =
+        !head_.keep_alive && inbox_.body_done() && !inbox_.has_raw() && bad_status_ == 0;
     return quiet ? After::kClose : After::kLinger;
   }
   return inbox_.body_done() ? After::kNext : After::kDrain;

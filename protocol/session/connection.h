@@ -22,15 +22,17 @@ struct Shared {
 
 // Written by the core's thread only: no locked instruction.
 inline void bump(std::atomic<uint64_t>& counter, int64_t by = 1) {
-  counter.store(counter.load(std::memory_order_relaxed) + static_cast<uint64_t>(by), std::memory_order_relaxed);
+  counter.store(counter.load(std::memory_order_relaxed) + static_cast<uint64_t>(by),
+                std::memory_order_relaxed);
 }
 
-// The minimum rate of a body: of the time spent waiting for the peer (not of the time its bytes waited for us), each window
-// of body_timeout_ms must bring body_bytes_per_second_min.
+// The minimum rate of a body: of the time spent waiting for the peer (not of the time its bytes
+// waited for us), each window of body_timeout_ms must bring body_bytes_per_second_min.
 class BodyPace {
  public:
   void reset() { waited_ns_ = bytes_ = 0; }
-  // How long the next wait may take: to the end of the window in which the peer would certainly be too slow.
+  // How long the next wait may take: to the end of the window in which the peer would certainly be
+  // too slow.
   uint64_t timeout_ms(const SessionLimits& limits) const;
   void note(const SessionLimits& limits, uint64_t waited_ns, uint64_t bytes);
 
@@ -70,8 +72,8 @@ class Connection final : public Exchange {
   Inbox& inbox() { return inbox_; }
 
   enum class HeadStep : uint8_t { kComplete, kBad, kWait, kNoBuffer, kClosed };
-  // Parses the next head from what is there and what the socket gives without waiting. kComplete and kBad: the exchange is
-  // ready for the handler.
+  // Parses the next head from what is there and what the socket gives without waiting. kComplete
+  // and kBad: the exchange is ready for the handler.
   HeadStep try_head();
   // After kWait and kNoBuffer: waits. False: the time is up or the peer is gone.
   Task<bool> wait_for_head(HeadStep why);
@@ -79,11 +81,11 @@ class Connection final : public Exchange {
   std::string_view bad_reason() const { return bad_reason_; }
 
   enum class After : uint8_t { kNext, kDrain, kClose, kLinger };
-  After after_response();     // what the handler's end means for the connection
-  Task<bool> drain_body();    // false: close
+  After after_response();   // what the handler's end means for the connection
+  Task<bool> drain_body();  // false: close
   void end_request();
 
-  bool idle = false;  // waits for a request's first byte
+  bool idle = false;           // waits for a request's first byte
   Connection* next = nullptr;  // the pool's list
   Connection** link = nullptr;
 
@@ -119,14 +121,14 @@ class Connection final : public Exchange {
   uint64_t head_deadline_ns_ = 0;  // from the first byte; 0: none has come
   int bad_status_ = 0;
   std::string_view bad_reason_;
-  bool continue_wanted_ = false;   // the client waits for 100 Continue
+  bool continue_wanted_ = false;  // the client waits for 100 Continue
   std::optional<Error> body_error_;
   BodyPace pace_;
   uint64_t bytes_received_ = 0;
 
   // The response.
   http::ResponseHead response_;
-  std::string out_;        // the head on its way; kept for its memory
+  std::string out_;          // the head on its way; kept for its memory
   bool head_waits_ = false;  // in out_, for the first bytes of the body
   char chunk_line_[20];
   Body body_ = Body::kNone;

@@ -132,7 +132,8 @@ Result<MutableBytes> Inbox::body_room() {
   if (tail() < kRoomMin || decoded_begin_ == raw_end_) compact();
   // A long body deserves longer reads than what is left behind the head.
   const bool long_body = chunked_ || remaining_ > tail();
-  if (tail() >= (long_body && !body_buffer_ ? kFirstBytes : kRoomMin)) return MutableBytes(base_ + raw_end_, tail());
+  if (tail() >= (long_body && !body_buffer_ ? kFirstBytes : kRoomMin))
+    return MutableBytes(base_ + raw_end_, tail());
   const size_t held = raw_end_ - floor_;
   if (held + kRoomMin > kBodyBufferMax) return fail(Code::kTooLarge, "body bytes are not consumed");
   size_t wanted = std::max(kBodyFirstBytes, std::min(held * 2, kBodyBufferMax));

@@ -1,9 +1,11 @@
-// Inbox: the bytes a connection has received and not used yet, and the framing of the request's body.
+// Inbox: the bytes a connection has received and not used yet, and the framing of the request's
+// body.
 //
-// One window of memory, in this order: [head of the request][decoded body bytes][raw bytes]. Raw bytes are what came from the
-// socket; after the head they are decoded in place (chunk framing removed by moving runs together), and what stays raw
-// once the body is done belongs to the next request. The head does not move while its request is handled: a body that
-// needs more room gets a second buffer.
+// One window of memory, in this order: [head of the request][decoded body bytes][raw bytes]. Raw
+// bytes are what came from the socket; after the head they are decoded in place (chunk framing
+// removed by moving runs together), and what stays raw once the body is done belongs to the next
+// request. The head does not move while its request is handled: a body that needs more room gets a
+// second buffer.
 #pragma once
 
 #include "base/buffer.h"
@@ -16,7 +18,8 @@ namespace basalt::session {
 
 class Inbox {
  public:
-  static constexpr size_t kFirstBytes = 16 * 1024;    // nearly every head, with a small body behind it
+  static constexpr size_t kFirstBytes =
+      16 * 1024;  // nearly every head, with a small body behind it
   static constexpr size_t kHeadBufferMax = 64 * 1024;  // room for http::kHeadBytesMax
   static constexpr size_t kBodyFirstBytes = 64 * 1024;
   static constexpr size_t kBodyBufferMax = 1024 * 1024 + 4096;
@@ -44,10 +47,12 @@ class Inbox {
   // Bytes of the body still to come from the socket, if known.
   bool remaining_known() const { return !chunked_; }
   uint64_t remaining() const { return remaining_; }
-  // How many body bytes may be read from the socket straight into the caller's memory now: none while something is buffered.
+  // How many body bytes may be read from the socket straight into the caller's memory now: none
+  // while something is buffered.
   uint64_t direct_limit() const;
   void direct_received(size_t bytes);
-  // Room to receive more of a body. kBusy: the pool is empty; kTooLarge: kBodyBufferMax bytes wait to be consumed.
+  // Room to receive more of a body. kBusy: the pool is empty; kTooLarge: kBodyBufferMax bytes wait
+  // to be consumed.
   Result<MutableBytes> body_room();
 
  private:

@@ -14,7 +14,8 @@ struct YieldCall : Completion {
 
 class Pool final : public SessionPool {
  public:
-  Pool(reactor::Loop& loop, BufferPool& buffers, const Clock& clock, const SessionLimits& limits, Handler& handler)
+  Pool(reactor::Loop& loop, BufferPool& buffers, const Clock& clock, const SessionLimits& limits,
+       Handler& handler)
       : shared_{loop, buffers, clock, limits, {}, false},
         handler_(handler),
         drain_timer_(loop, [](void* self) { static_cast<Pool*>(self)->abort_all(); }, this) {}
@@ -63,7 +64,8 @@ class Pool final : public SessionPool {
         if (!readable) break;
       } else if (++in_a_row >= kInARowMax) {
         in_a_row = 0;
-        co_await Call<YieldCall>([&shared](YieldCall& call) { shared.loop.run_queue().post(call); });
+        co_await Call<YieldCall>(
+            [&shared](YieldCall& call) { shared.loop.run_queue().post(call); });
       }
 
       Connection::HeadStep step = connection.try_head();
@@ -74,7 +76,8 @@ class Pool final : public SessionPool {
       if (step == Connection::HeadStep::kClosed) break;
       if (step == Connection::HeadStep::kBad) {
         bump(shared.stats.bad_heads);
-        co_await pool.handler_.bad_head(connection, connection.bad_status(), connection.bad_reason());
+        co_await pool.handler_.bad_head(connection, connection.bad_status(),
+                                        connection.bad_reason());
       } else {
         bump(shared.stats.requests);
         co_await pool.handler_.handle(connection);
@@ -82,9 +85,11 @@ class Pool final : public SessionPool {
 
       Connection::After after = connection.after_response();
       if (after == Connection::After::kDrain) {
-        after = co_await connection.drain_body() ? Connection::After::kNext : Connection::After::kLinger;
+        after = co_await connection.drain_body() ? Connection::After::kNext
+                                                 : Connection::After::kLinger;
       }
-      if (after == Connection::After::kLinger) connection.stream().close_lingering(shared.limits.linger_ms);
+      if (after == Connection::After::kLinger)
+        connection.stream().close_lingering(shared.limits.linger_ms);
       if (after != Connection::After::kNext) break;
       connection.end_request();
     }
@@ -119,8 +124,9 @@ class Pool final : public SessionPool {
 
 }  // namespace
 
-std::unique_ptr<SessionPool> SessionPool::create(reactor::Loop& loop, BufferPool& buffers, const Clock& clock,
-                                                 const SessionLimits& limits, Handler& handler) {
+std::unique_ptr<SessionPool> SessionPool::create(reactor::Loop& loop, BufferPool& buffers,
+                                                 const Clock& clock, const SessionLimits& limits,
+                                                 Handler& handler) {
   return std::make_unique<Pool>(loop, buffers, clock, limits, handler);
 }
 

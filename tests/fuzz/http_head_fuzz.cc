@@ -1,5 +1,5 @@
-// parse_request_head: never reads outside, its views lie in the input, and growing the input byte by byte (with
-// `scanned`) gives the verdict of the whole.
+// parse_request_head: never reads outside, its views lie in the input, and growing the input byte
+// by byte (with `scanned`) gives the verdict of the whole.
 #include <algorithm>
 #include <cstdlib>
 #include <vector>
@@ -16,7 +16,8 @@ void check(bool condition) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace basalt;
-  const std::vector<uint8_t> copy(data, data + size);  // of exact size: the sanitizer sees an overrun
+  const std::vector<uint8_t> copy(data,
+                                  data + size);  // of exact size: the sanitizer sees an overrun
   http::RequestHead head;
   const http::HeadResult whole = http::parse_request_head(copy, 0, head);
   if (whole.status == http::HeadStatus::kComplete) {
@@ -26,7 +27,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     check(head.http10 || !head.host.empty());
     const auto* begin = reinterpret_cast<const char*>(copy.data());
     for (const auto& field : head.fields) {
-      check(field.name.data() >= begin && field.value.data() + field.value.size() <= begin + whole.consumed);
+      check(field.name.data() >= begin &&
+            field.value.data() + field.value.size() <= begin + whole.consumed);
       check(!field.name.empty());
       for (const char c : field.value) check(c != '\r' && c != '\n' && c != '\0');
     }
@@ -35,13 +37,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   size_t scanned = 0;
   for (size_t known = 1; known <= size; ++known) {
-    const http::HeadResult part = http::parse_request_head(basalt::Bytes(copy.data(), known), scanned, head);
+    const http::HeadResult part =
+        http::parse_request_head(basalt::Bytes(copy.data(), known), scanned, head);
     if (part.status == http::HeadStatus::kNeedMore) {
       scanned = known;
       continue;
     }
     // An error may be seen before the rest has come; a complete head is complete either way.
-    check((part.status == http::HeadStatus::kComplete) == (whole.status == http::HeadStatus::kComplete));
+    check((part.status == http::HeadStatus::kComplete) ==
+          (whole.status == http::HeadStatus::kComplete));
     check(part.consumed == whole.consumed);
     break;
   }

@@ -36,7 +36,9 @@ std::string decode(const std::string& wire, size_t step, std::string& rest, bool
 }
 
 TEST(Chunked, EveryCut) {
-  const std::string wire = "5\r\nhello\r\nA;name=\"x\"\r\n, world 12\r\n1\r\n!\r\n0;z\r\nTrailer: x\r\nOther:\r\n\r\nGET /";
+  const std::string wire =
+      "5\r\nhello\r\nA;name=\"x\"\r\n, world 12\r\n1\r\n!\r\n0;z\r\nTrailer: "
+      "x\r\nOther:\r\n\r\nGET /";
   for (size_t step = 1; step <= wire.size(); ++step) {
     std::string rest;
     bool done = false;

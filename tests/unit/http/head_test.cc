@@ -20,7 +20,8 @@ RequestHead parse(const std::string& text, HeadStatus expected = HeadStatus::kCo
 
 TEST(Head, PartsOfARequest) {
   const RequestHead head = parse(
-      "PUT /bucket/a%20key?versionId=7&x HTTP/1.1\r\nHost: s3.example.com:9000\r\ncontent-LENGTH: 1234\r\n"
+      "PUT /bucket/a%20key?versionId=7&x HTTP/1.1\r\nHost: s3.example.com:9000\r\ncontent-LENGTH: "
+      "1234\r\n"
       "X-Amz-Date: \t 20260101T000000Z \r\nExpect: 100-continue\r\nX-Empty:\r\n\r\nbody");
   EXPECT_EQ(head.method, Method::kPut);
   EXPECT_EQ(head.method_name, "PUT");
@@ -41,9 +42,9 @@ TEST(Head, PartsOfARequest) {
 
 TEST(Head, Methods) {
   const std::pair<const char*, Method> methods[] = {
-      {"GET", Method::kGet},       {"HEAD", Method::kHead},   {"PUT", Method::kPut},     {"POST", Method::kPost},
-      {"DELETE", Method::kDelete}, {"PATCH", Method::kPatch}, {"TRACE", Method::kOther}, {"OPTIONS", Method::kOptions},
-      {"get", Method::kOther}};
+      {"GET", Method::kGet},     {"HEAD", Method::kHead},       {"PUT", Method::kPut},
+      {"POST", Method::kPost},   {"DELETE", Method::kDelete},   {"PATCH", Method::kPatch},
+      {"TRACE", Method::kOther}, {"OPTIONS", Method::kOptions}, {"get", Method::kOther}};
   for (const auto& [name, method] : methods) {
     EXPECT_EQ(parse(std::string(name) + " / HTTP/1.1\r\nHost: a\r\n\r\n").method, method) << name;
   }
@@ -61,7 +62,8 @@ TEST(Head, AbsoluteTargetBeatsHost) {
 }
 
 TEST(Head, ErrorLeavesNothing) {
-  const RequestHead head = parse("GET /a HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n", HeadStatus::kBad);
+  const RequestHead head =
+      parse("GET /a HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n", HeadStatus::kBad);
   EXPECT_TRUE(head.fields.empty());
   EXPECT_TRUE(head.path.empty());
 }
@@ -89,10 +91,14 @@ TEST(Head, EveryByteEverywhere) {
       RequestHead head;
       const std::string with_value = "GET / HTTP/1.1\r\nHost: a\r\nX: " + value + "\r\n\r\n";
       const bool good_value = byte == '\t' || (byte >= 0x20 && byte != 0x7f);
-      EXPECT_EQ(parse_request_head(as_bytes(with_value), 0, head).status == HeadStatus::kComplete, good_value) << byte;
+      EXPECT_EQ(parse_request_head(as_bytes(with_value), 0, head).status == HeadStatus::kComplete,
+                good_value)
+          << byte;
       const std::string with_target = "GET /" + value + " HTTP/1.1\r\nHost: a\r\n\r\n";
       const bool good_target = byte > 0x20 && byte != 0x7f && byte != '#';
-      EXPECT_EQ(parse_request_head(as_bytes(with_target), 0, head).status == HeadStatus::kComplete, good_target) << byte;
+      EXPECT_EQ(parse_request_head(as_bytes(with_target), 0, head).status == HeadStatus::kComplete,
+                good_target)
+          << byte;
     }
   }
 }

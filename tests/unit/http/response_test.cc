@@ -23,18 +23,23 @@ TEST(Response, Bytes) {
   head.add("ETag", "\"abc\"");
   head.add("x-amz-size", uint64_t{18446744073709551615u});
   EXPECT_EQ(written(head, {Kind::kLength, 12}),
-            "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: Basalt\r\nETag: \"abc\"\r\n"
+            "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: Basalt\r\nETag: "
+            "\"abc\"\r\n"
             "x-amz-size: 18446744073709551615\r\nContent-Length: 12\r\n\r\n");
 }
 
 TEST(Response, Framing) {
   ResponseHead head;
   head.status = 404;
-  EXPECT_TRUE(written(head, {Kind::kChunked}).ends_with("Server: Basalt\r\nTransfer-Encoding: chunked\r\n\r\n"));
+  EXPECT_TRUE(written(head, {Kind::kChunked})
+                  .ends_with("Server: Basalt\r\nTransfer-Encoding: chunked\r\n\r\n"));
   EXPECT_TRUE(written(head, {Kind::kNone}).ends_with("Server: Basalt\r\n\r\n"));
-  EXPECT_TRUE(written(head, {Kind::kLength, 0, false, false}).ends_with("Content-Length: 0\r\nConnection: close\r\n\r\n"));
-  EXPECT_TRUE(written(head, {Kind::kLength, 0, true, true}).ends_with("Content-Length: 0\r\nConnection: keep-alive\r\n\r\n"));
-  EXPECT_TRUE(written(head, {Kind::kLength, 0, true, false}).ends_with("Content-Length: 0\r\n\r\n"));
+  EXPECT_TRUE(written(head, {Kind::kLength, 0, false, false})
+                  .ends_with("Content-Length: 0\r\nConnection: close\r\n\r\n"));
+  EXPECT_TRUE(written(head, {Kind::kLength, 0, true, true})
+                  .ends_with("Content-Length: 0\r\nConnection: keep-alive\r\n\r\n"));
+  EXPECT_TRUE(
+      written(head, {Kind::kLength, 0, true, false}).ends_with("Content-Length: 0\r\n\r\n"));
   for (const int status : {204, 304}) {
     head.status = status;
     EXPECT_EQ(written(head, {Kind::kLength, 5}).find("Content-Length"), std::string::npos);
@@ -73,7 +78,8 @@ TEST(Response, Has) {
 }
 
 TEST(Response, DatesLikeTheLibrarys) {
-  for (int64_t seconds = -62'000'000'000; seconds < 250'000'000'000; seconds += 86'400 * 211 + 12'347) {
+  for (int64_t seconds = -62'000'000'000; seconds < 250'000'000'000;
+       seconds += 86'400 * 211 + 12'347) {
     const time_t time = seconds;
     tm parts;
     gmtime_r(&time, &parts);

@@ -1,5 +1,6 @@
-// The smuggling corpus of tests/golden/http_smuggling: each case's bytes are fed whole, byte by byte and in random pieces, as
-// a connection would see them; the verdict must be the expected one every time. What the RFCs leave open is refused.
+// The smuggling corpus of tests/golden/http_smuggling: each case's bytes are fed whole, byte by
+// byte and in random pieces, as a connection would see them; the verdict must be the expected one
+// every time. What the RFCs leave open is refused.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -30,21 +31,31 @@ std::string unescape(const std::string& text) {
       continue;
     }
     switch (text[++i]) {
-      case 'r': out += '\r'; break;
-      case 'n': out += '\n'; break;
-      case 't': out += '\t'; break;
-      case '\\': out += '\\'; break;
+      case 'r':
+        out += '\r';
+        break;
+      case 'n':
+        out += '\n';
+        break;
+      case 't':
+        out += '\t';
+        break;
+      case '\\':
+        out += '\\';
+        break;
       case 'x':
         out += static_cast<char>(hex(text[i + 1]) * 16 + hex(text[i + 2]));
         i += 2;
         break;
       case '{': {
         const size_t end = text.find('}', i);
-        out.append(std::stoul(text.substr(i + 4, end - i - 4)), static_cast<char>(hex(text[i + 1]) * 16 + hex(text[i + 2])));
+        out.append(std::stoul(text.substr(i + 4, end - i - 4)),
+                   static_cast<char>(hex(text[i + 1]) * 16 + hex(text[i + 2])));
         i = end;
         break;
       }
-      default: ADD_FAILURE() << "bad escape in " << text;
+      default:
+        ADD_FAILURE() << "bad escape in " << text;
     }
   }
   return out;
@@ -60,8 +71,8 @@ std::vector<Case> corpus() {
     for (int number = 1; std::getline(file, line); ++number) {
       if (line.empty() || line.starts_with("# ")) continue;
       const size_t tab = line.find('\t');
-      cases.push_back({entry.path().filename().string() + ":" + std::to_string(number), line.substr(0, tab),
-                       unescape(line.substr(tab + 1))});
+      cases.push_back({entry.path().filename().string() + ":" + std::to_string(number),
+                       line.substr(0, tab), unescape(line.substr(tab + 1))});
     }
   }
   return cases;
@@ -69,13 +80,20 @@ std::vector<Case> corpus() {
 
 const char* verdict_of(HeadStatus status) {
   switch (status) {
-    case HeadStatus::kComplete: return "ok";
-    case HeadStatus::kNeedMore: return "more";
-    case HeadStatus::kBad: return "bad";
-    case HeadStatus::kTooLarge: return "large";
-    case HeadStatus::kTargetTooLong: return "long-target";
-    case HeadStatus::kBadVersion: return "version";
-    case HeadStatus::kBadExpect: return "expect";
+    case HeadStatus::kComplete:
+      return "ok";
+    case HeadStatus::kNeedMore:
+      return "more";
+    case HeadStatus::kBad:
+      return "bad";
+    case HeadStatus::kTooLarge:
+      return "large";
+    case HeadStatus::kTargetTooLong:
+      return "long-target";
+    case HeadStatus::kBadVersion:
+      return "version";
+    case HeadStatus::kBadExpect:
+      return "expect";
   }
   return "?";
 }
@@ -93,8 +111,10 @@ std::string read_all(const std::string& bytes, const std::vector<size_t>& steps,
   uint64_t remaining = 0;
   ChunkedDecoder decoder;
   for (size_t step = 0; error.empty(); ++step) {
-    if (step < steps.size()) known = std::min(bytes.size(), known + steps[step]);
-    else known = bytes.size();
+    if (step < steps.size())
+      known = std::min(bytes.size(), known + steps[step]);
+    else
+      known = bytes.size();
     bool progress = true;
     while (progress && error.empty()) {
       progress = false;
@@ -152,7 +172,8 @@ TEST(Smuggling, Corpus) {
   ASSERT_GE(cases.size(), 300u);
   std::mt19937 random(7);
   for (const Case& test : cases) {
-    const bool flags = test.verdict.ends_with("keep") || test.verdict.ends_with("close") || test.verdict.ends_with(" expect");
+    const bool flags = test.verdict.ends_with("keep") || test.verdict.ends_with("close") ||
+                       test.verdict.ends_with(" expect");
     EXPECT_EQ(read_all(test.bytes, {}, flags), test.verdict) << test.where << " whole";
     EXPECT_EQ(read_all(test.bytes, std::vector<size_t>(test.bytes.size(), 1), flags), test.verdict)
         << test.where << " byte by byte";

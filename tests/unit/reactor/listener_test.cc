@@ -1,4 +1,5 @@
-// Listeners: TCP and Unix, limits, descriptor shortage, graceful pause; TLS end to end with torn, hostile and dying peers.
+// Listeners: TCP and Unix, limits, descriptor shortage, graceful pause; TLS end to end with torn,
+// hostile and dying peers.
 #include "reactor/listener.h"
 
 #include <fcntl.h>
@@ -21,15 +22,18 @@ using test::TlsClient;
 Detached echo(std::unique_ptr<Stream> stream, std::atomic<int>& open) {
   std::string buffer(40'000, '\0');
   for (;;) {
-    if (!co_await Call<WaitCall>([&](WaitCall& call) { stream->wait_readable(call); }, uint64_t{5000})) break;
+    if (!co_await Call<WaitCall>([&](WaitCall& call) { stream->wait_readable(call); },
+                                 uint64_t{5000}))
+      break;
     const auto size = co_await Call<ReadCall>(
         [&](ReadCall& call) { stream->read(call); },
         MutableBytes(reinterpret_cast<uint8_t*>(buffer.data()), buffer.size()), uint64_t{5000});
     if (!size || *size == 0) break;
     const Bytes data = as_bytes(buffer).first(*size);
-    const auto written = co_await Call<WriteCall>([&](WriteCall& call) { stream->write(call); },
-                                                  std::initializer_list<Bytes>{data.first(data.size() / 2), data.subspan(data.size() / 2)},
-                                                  uint64_t{5000}, false);
+    const auto written = co_await Call<WriteCall>(
+        [&](WriteCall& call) { stream->write(call); },
+        std::initializer_list<Bytes>{data.first(data.size() / 2), data.subspan(data.size() / 2)},
+        uint64_t{5000}, false);
     if (!written) break;
   }
   stream.reset();
@@ -47,12 +51,15 @@ class Server {
         echo(std::move(stream), open);
       });
     });
-    if (made) listener = std::move(*made);
-    else error = made.error();
+    if (made)
+      listener = std::move(*made);
+    else
+      error = made.error();
     if (listener) address = listener->bound_address();
   }
   ~Server() {
-    for (int i = 0; open != 0 && i < 1000; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    for (int i = 0; open != 0 && i < 1000; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
     EXPECT_EQ(open, 0);
     thread.run([&] { listener.reset(); });
   }
@@ -65,7 +72,8 @@ class Server {
 };
 
 void wait_until(const auto& condition) {
-  for (int i = 0; i < 500 && !condition(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  for (int i = 0; i < 500 && !condition(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   EXPECT_TRUE(condition());
 }
 
@@ -131,10 +139,12 @@ TEST(Listener, Unix) {
 }
 
 TEST(Listener, BadAddresses) {
-  for (const char* address : {"", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000", "::1:80", "[::1:80",
-                              "example.com:80", "unix:", ":80", "[]:80", "127.0.0.1:-1", "127.0.0.1:80 "}) {
+  for (const char* address :
+       {"", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000", "::1:80", "[::1:80",
+        "example.com:80", "unix:", ":80", "[]:80", "127.0.0.1:-1", "127.0.0.1:80 "}) {
     auto loop = std::move(*Loop::create());
-    const auto result = Listener::listen(*loop, {.address = address}, [](std::unique_ptr<Stream>) {});
+    const auto result =
+        Listener::listen(*loop, {.address = address}, [](std::unique_ptr<Stream>) {});
     EXPECT_FALSE(result.has_value()) << address;
   }
 }
@@ -240,11 +250,15 @@ TEST(Tls, Echo) {
 TEST(Tls, OldVersionsOtherProtocolsAndPlainTextAreRefused) {
   TlsServer tls;
   EXPECT_FALSE(TlsClient(Client::to(tls.server.address), TLS1_1_VERSION).connected);
-  EXPECT_FALSE(TlsClient(Client::to(tls.server.address), TLS1_3_VERSION, std::string_view("\x02h2", 3)).connected);
+  EXPECT_FALSE(
+      TlsClient(Client::to(tls.server.address), TLS1_3_VERSION, std::string_view("\x02h2", 3))
+          .connected);
   Client plain = Client::to(tls.server.address);
   plain.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
   plain.read_all();
-  EXPECT_TRUE(TlsClient(Client::to(tls.server.address), TLS1_3_VERSION, std::string_view("\x02h2\x08http/1.1", 12)).connected);
+  EXPECT_TRUE(TlsClient(Client::to(tls.server.address), TLS1_3_VERSION,
+                        std::string_view("\x02h2\x08http/1.1", 12))
+                  .connected);
   wait_until([&] { return tls.server.listener->stats().tls_failures == 3; });
 }
 

@@ -1,4 +1,5 @@
-// Loop and timers: order, lateness, moved and dropped deadlines, pollers' sleep protocol, hand-over from other threads.
+// Loop and timers: order, lateness, moved and dropped deadlines, pollers' sleep protocol, hand-over
+// from other threads.
 #include "reactor/loop.h"
 
 #include <gtest/gtest.h>
@@ -30,10 +31,13 @@ TEST(TimerWheel, AgainstAModel) {
   int wrong = 0;
   for (auto& probe : probes) {
     probe.now = &now;
-    timers.push_back(std::make_unique<Timer>(*loop, [](void* argument) {
-      auto& fired = *static_cast<Probe*>(argument);
-      fired.fired_at = *fired.now;
-    }, &probe));
+    timers.push_back(std::make_unique<Timer>(
+        *loop,
+        [](void* argument) {
+          auto& fired = *static_cast<Probe*>(argument);
+          fired.fired_at = *fired.now;
+        },
+        &probe));
   }
   std::mt19937_64 random(3);
   for (int step = 0; step < 200'000; ++step) {
@@ -67,8 +71,8 @@ TEST(TimerWheel, AgainstAModel) {
             probes[i] = {0, 0, &now};
           }
           // What is left is not late, and the wheel would be woken in time for it.
-          wrong += probes[i].deadline != 0 &&
-                   (probes[i].deadline + TimerWheel::kTickMs < now || due > probes[i].deadline + 2 * TimerWheel::kTickMs);
+          wrong += probes[i].deadline != 0 && (probes[i].deadline + TimerWheel::kTickMs < now ||
+                                               due > probes[i].deadline + 2 * TimerWheel::kTickMs);
         }
       }
     }
@@ -87,11 +91,14 @@ TEST(Loop, TimersFireInTime) {
   Shot shot;
   shot.loop = &thread.loop();
   const uint64_t start = thread.run([&] {
-    shot.timer = std::make_unique<Timer>(thread.loop(), [](void* argument) {
-      auto& self = *static_cast<Shot*>(argument);
-      self.timer.reset();  // in its own callback
-      self.done.set_value(self.loop->now_ns());  // last: the test ends then
-    }, &shot);
+    shot.timer = std::make_unique<Timer>(
+        thread.loop(),
+        [](void* argument) {
+          auto& self = *static_cast<Shot*>(argument);
+          self.timer.reset();                        // in its own callback
+          self.done.set_value(self.loop->now_ns());  // last: the test ends then
+        },
+        &shot);
     shot.timer->arm(1000);
     shot.timer->arm(40);  // earlier
     return thread.loop().now_ns();
@@ -162,7 +169,8 @@ class RingingPoller final : public Poller {
   ~RingingPoller() override { close(fd_); }
   bool poll() override {
     uint64_t count;
-    if (asleep_seen_) [[maybe_unused]] const ssize_t size = read(fd_, &count, sizeof count);
+    if (asleep_seen_) [[maybe_unused]]
+      const ssize_t size = read(fd_, &count, sizeof count);
     const uint64_t want = produced_.load(std::memory_order_acquire);
     if (want == consumed_) return false;
     consumed_ = want;
@@ -225,9 +233,7 @@ TEST(Loop, PollersAreNeverLeftAsleepWithWork) {
 TEST(Loop, DeferRunsInTheLoop) {
   test::LoopThread thread;
   std::promise<void> done;
-  thread.run([&] {
-    thread.loop().defer([&] { thread.loop().defer([&] { done.set_value(); }); });
-  });
+  thread.run([&] { thread.loop().defer([&] { thread.loop().defer([&] { done.set_value(); }); }); });
   EXPECT_EQ(done.get_future().wait_for(std::chrono::seconds(5)), std::future_status::ready);
   thread.run([] {});
 }

@@ -1,4 +1,5 @@
-// What the reactor's and the sessions' tests share: a loop on a thread of its own, blocking clients, a certificate.
+// What the reactor's and the sessions' tests share: a loop on a thread of its own, blocking
+// clients, a certificate.
 #pragma once
 
 #include <arpa/inet.h>
@@ -73,7 +74,8 @@ class Client {
       fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
       sockaddr_in name{};
       name.sin_family = AF_INET;
-      name.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+      name.sin_port =
+          htons(static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
       name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
       result = ::connect(fd, reinterpret_cast<const sockaddr*>(&name), sizeof name);
     }
@@ -108,7 +110,8 @@ class Client {
     std::string data;
     char buffer[65536];
     ssize_t got;
-    while ((got = recv(fd_, buffer, sizeof buffer, 0)) > 0) data.append(buffer, static_cast<size_t>(got));
+    while ((got = recv(fd_, buffer, sizeof buffer, 0)) > 0)
+      data.append(buffer, static_cast<size_t>(got));
     clean_end = got == 0;
     return data;
   }
@@ -149,14 +152,17 @@ class TempFolder {
     path_ = mkdtemp(name.data());
   }
   ~TempFolder() { std::filesystem::remove_all(path_); }
-  std::string file(const std::string& name) const { return (std::filesystem::path(path_) / name).string(); }
+  std::string file(const std::string& name) const {
+    return (std::filesystem::path(path_) / name).string();
+  }
 
  private:
   std::string path_;
 };
 
 // A self-signed certificate for `name` and its key, as PEM files.
-inline void make_certificate(const std::string& name, const std::string& chain_file, const std::string& key_file) {
+inline void make_certificate(const std::string& name, const std::string& chain_file,
+                             const std::string& key_file) {
   EVP_PKEY* key = EVP_EC_gen("P-256");
   X509* certificate = X509_new();
   X509_set_version(certificate, 2);
@@ -165,7 +171,8 @@ inline void make_certificate(const std::string& name, const std::string& chain_f
   X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
   X509_set_pubkey(certificate, key);
   X509_NAME* subject = X509_get_subject_name(certificate);
-  X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
+  X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC,
+                             reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
   X509_set_issuer_name(certificate, subject);
   X509_sign(certificate, key, EVP_sha256());
   FILE* file = std::fopen(chain_file.c_str(), "w");
@@ -181,7 +188,8 @@ inline void make_certificate(const std::string& name, const std::string& chain_f
 // A blocking TLS client over a connected Client.
 class TlsClient {
  public:
-  explicit TlsClient(Client client, int version_max = TLS1_3_VERSION, std::string_view alpn = "\x08http/1.1")
+  explicit TlsClient(Client client, int version_max = TLS1_3_VERSION,
+                     std::string_view alpn = "\x08http/1.1")
       : client_(std::move(client)), context_(SSL_CTX_new(TLS_client_method())) {
     if (version_max < TLS1_2_VERSION) {
       SSL_CTX_set_security_level(context_, 0);
@@ -190,7 +198,8 @@ class TlsClient {
     SSL_CTX_set_max_proto_version(context_, version_max);
     ssl_ = SSL_new(context_);
     SSL_set_fd(ssl_, client_.fd());
-    SSL_set_alpn_protos(ssl_, reinterpret_cast<const unsigned char*>(alpn.data()), static_cast<unsigned>(alpn.size()));
+    SSL_set_alpn_protos(ssl_, reinterpret_cast<const unsigned char*>(alpn.data()),
+                        static_cast<unsigned>(alpn.size()));
     connected = SSL_connect(ssl_) == 1;
     ERR_clear_error();
   }
@@ -243,7 +252,8 @@ class TlsClient {
   std::string peer_name() {
     X509* certificate = SSL_get1_peer_certificate(ssl_);
     char name[64] = {};
-    X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, name, sizeof name);
+    X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, name,
+                              sizeof name);
     X509_free(certificate);
     return name;
   }

@@ -1,4 +1,5 @@
-// Streams over socket pairs: every call completes once, deadlines, aborts, backpressure, sendfile, lingering.
+// Streams over socket pairs: every call completes once, deadlines, aborts, backpressure, sendfile,
+// lingering.
 #include "reactor/stream.h"
 
 #include <fcntl.h>
@@ -31,8 +32,8 @@ auto wait_call(Stream& stream, uint64_t timeout_ms = kNoDeadline) {
   return Call<WaitCall>([&stream](WaitCall& call) { stream.wait_readable(call); }, timeout_ms);
 }
 auto write_call(Stream& stream, Bytes data, uint64_t timeout_ms = kNoDeadline) {
-  return Call<WriteCall>([&stream](WriteCall& call) { stream.write(call); }, std::initializer_list<Bytes>{data},
-                         timeout_ms);
+  return Call<WriteCall>([&stream](WriteCall& call) { stream.write(call); },
+                         std::initializer_list<Bytes>{data}, timeout_ms);
 }
 
 // Runs a test body that is a coroutine on a loop of its own, here.
@@ -119,7 +120,8 @@ Task<> large_body(Loop& loop) {
   std::thread peer([&got, &large, fd = pair.theirs] { got = test::Client(fd).read(large.size()); });
   const Bytes all = as_bytes(large);
   Call<WriteCall> call([&](WriteCall& c) { stream->write(c); },
-                       std::initializer_list<Bytes>{all.first(3), all.subspan(3, 1 << 20), {}, all.subspan(3 + (1 << 20))},
+                       std::initializer_list<Bytes>{
+                           all.first(3), all.subspan(3, 1 << 20), {}, all.subspan(3 + (1 << 20))},
                        uint64_t{5000}, false);
   const Status status = co_await call;
   EXPECT_TRUE(status.has_value());
@@ -139,12 +141,14 @@ Task<> sendfile_body(Loop& loop) {
   EXPECT_TRUE(stream->can_sendfile());
   std::string got;
   std::thread peer([&got, fd = pair.theirs] { got = test::Client(fd).read_all(); });
-  const auto part = co_await Call<SendFileCall>([&](SendFileCall& call) { stream->sendfile(call); }, file,
-                                                uint64_t{1000}, content.size() - 1000, uint64_t{5000});
+  const auto part =
+      co_await Call<SendFileCall>([&](SendFileCall& call) { stream->sendfile(call); }, file,
+                                  uint64_t{1000}, content.size() - 1000, uint64_t{5000});
   EXPECT_TRUE(part.has_value());
   // Past the end: an error, no endless loop.
-  const auto past = co_await Call<SendFileCall>([&](SendFileCall& call) { stream->sendfile(call); }, file,
-                                                uint64_t{content.size() - 10}, uint64_t{20}, uint64_t{5000});
+  const auto past =
+      co_await Call<SendFileCall>([&](SendFileCall& call) { stream->sendfile(call); }, file,
+                                  uint64_t{content.size() - 10}, uint64_t{20}, uint64_t{5000});
   EXPECT_FALSE(past.has_value());
   stream.reset();
   peer.join();
@@ -206,9 +210,12 @@ Detached storm_reader(Storm& storm, std::shared_ptr<Subject> subject) {
     const bool wait = storm.random() % 2;
     bool good;
     if (wait) {
-      good = (co_await wait_call(*subject->stream, storm.random() % 3 ? kNoDeadline : 1 + storm.random() % 10)).has_value();
+      good = (co_await wait_call(*subject->stream,
+                                 storm.random() % 3 ? kNoDeadline : 1 + storm.random() % 10))
+                 .has_value();
     } else {
-      const auto size = co_await read_call(*subject->stream, buffer, storm.random() % 3 ? kNoDeadline : 1 + storm.random() % 10);
+      const auto size = co_await read_call(
+          *subject->stream, buffer, storm.random() % 3 ? kNoDeadline : 1 + storm.random() % 10);
       good = size.has_value() && *size != 0;
     }
     ++storm.completed_calls;
@@ -230,10 +237,12 @@ Detached storm_writer(Storm& storm, std::shared_ptr<Subject> subject, int file) 
   for (;;) {
     Status status;
     if (storm.random() % 4 == 0) {
-      status = co_await Call<SendFileCall>([&](SendFileCall& call) { subject->stream->sendfile(call); }, file, uint64_t{0},
-                                           uint64_t{3} << 20, kNoDeadline);
+      status =
+          co_await Call<SendFileCall>([&](SendFileCall& call) { subject->stream->sendfile(call); },
+                                      file, uint64_t{0}, uint64_t{3} << 20, kNoDeadline);
     } else {
-      status = co_await write_call(*subject->stream, as_bytes(data).first(1 + storm.random() % data.size()),
+      status = co_await write_call(*subject->stream,
+                                   as_bytes(data).first(1 + storm.random() % data.size()),
                                    storm.random() % 3 ? kNoDeadline : 1 + storm.random() % 10);
     }
     ++storm.completed_calls;
@@ -278,10 +287,15 @@ Task<> storm_body(Loop& loop) {
       if (subject->peer < 0) continue;
       char sink[30'000];
       switch (storm.random() % 12) {
-        case 0: case 1: case 2:
+        case 0:
+        case 1:
+        case 2:
           (void)!send(subject->peer, chunk.data(), 1 + storm.random() % chunk.size(), MSG_NOSIGNAL);
           break;
-        case 3: case 4: case 5: case 6:
+        case 3:
+        case 4:
+        case 5:
+        case 6:
           (void)!recv(subject->peer, sink, sizeof sink, 0);
           break;
         case 7:

@@ -1,5 +1,5 @@
-// Sessions over loopback: keep-alive, pipelines, bodies in and out, Expect, early answers, deadlines, drain, TLS, and thousands
-// of clients that die at random points.
+// Sessions over loopback: keep-alive, pipelines, bodies in and out, Expect, early answers,
+// deadlines, drain, TLS, and thousands of clients that die at random points.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 
@@ -16,8 +16,8 @@ using test::Client;
 using test::TlsClient;
 
 // What the paths do:
-//   /echo     the whole body back              /fill     the same, through fill() and consume_buffered()
-//   /length   how many bytes the body had      /early    403 without reading
+//   /echo     the whole body back              /fill     the same, through fill() and
+//   consume_buffered() /length   how many bytes the body had      /early    403 without reading
 //   /chunked  answers 3 pieces, length unknown /file     sendfile of 3 MiB
 //   /short    announces 10, sends 5            /silent   no answer at all
 //   /stream   announces the body's length and sends it while it comes
@@ -50,8 +50,10 @@ class TestHandler final : public Handler {
     }
     if (path == "/file") {
       co_await exchange.begin(content.size());
-      if (exchange.can_sendfile()) co_await exchange.sendfile(file_, 0, content.size());
-      else co_await exchange.write(as_bytes(content));
+      if (exchange.can_sendfile())
+        co_await exchange.sendfile(file_, 0, content.size());
+      else
+        co_await exchange.write(as_bytes(content));
       co_await exchange.end();
       co_return;
     }
@@ -77,7 +79,8 @@ class TestHandler final : public Handler {
     std::string body;
     std::string piece(path == "/length" ? 300'000 : 10'000, '\0');
     for (;;) {
-      const auto size = co_await exchange.read({reinterpret_cast<uint8_t*>(piece.data()), piece.size()});
+      const auto size =
+          co_await exchange.read({reinterpret_cast<uint8_t*>(piece.data()), piece.size()});
       if (!size) {
         last_error = size.error().code;
         exchange.response().status = 400;
@@ -116,7 +119,8 @@ class TestHandler final : public Handler {
     std::string piece(200'000, '\0');
     if (!co_await exchange.begin(exchange.head().content_length)) co_return;
     for (;;) {
-      const auto size = co_await exchange.read({reinterpret_cast<uint8_t*>(piece.data()), piece.size()});
+      const auto size =
+          co_await exchange.read({reinterpret_cast<uint8_t*>(piece.data()), piece.size()});
       if (!size || *size == 0) break;
       if (!co_await exchange.write(as_bytes(std::string_view(piece).substr(0, *size)))) co_return;
     }
@@ -134,10 +138,14 @@ class TestHandler final : public Handler {
  private:
   struct Sleep : Completion {
     Sleep(reactor::Loop& l, uint64_t ms)
-        : loop(l), timer(l, [](void* self) {
-            auto& sleep = *static_cast<Sleep*>(self);
-            sleep.loop.run_queue().post(sleep);
-          }, this) {
+        : loop(l),
+          timer(
+              l,
+              [](void* self) {
+                auto& sleep = *static_cast<Sleep*>(self);
+                sleep.loop.run_queue().post(sleep);
+              },
+              this) {
       timer.arm(ms);
     }
     reactor::Loop& loop;
@@ -156,14 +164,16 @@ struct Drained : Completion {
 
 class Server {
  public:
-  explicit Server(const SessionLimits& limits = {}, std::shared_ptr<reactor::TlsContext> tls = nullptr,
+  explicit Server(const SessionLimits& limits = {},
+                  std::shared_ptr<reactor::TlsContext> tls = nullptr,
                   BufferPool::Limits memory = {}) {
     thread.run([&] {
       buffers = std::make_unique<BufferPool>(memory);
       handler = std::make_unique<TestHandler>(thread.loop());
       pool = SessionPool::create(thread.loop(), *buffers, clock, limits, *handler);
-      auto made = reactor::Listener::listen(thread.loop(), {.address = "127.0.0.1:0", .tls = tls},
-                                            [this](auto stream) { pool->serve(std::move(stream)); });
+      auto made =
+          reactor::Listener::listen(thread.loop(), {.address = "127.0.0.1:0", .tls = tls},
+                                    [this](auto stream) { pool->serve(std::move(stream)); });
       EXPECT_TRUE(made.has_value());
       listener = std::move(*made);
     });
@@ -184,7 +194,8 @@ class Server {
     Drained drained;
     thread.run([&] { pool->drain(deadline_ms, drained); });
     drained_already = true;
-    const bool good = drained.done.get_future().wait_for(std::chrono::seconds(20)) == std::future_status::ready;
+    const bool good =
+        drained.done.get_future().wait_for(std::chrono::seconds(20)) == std::future_status::ready;
     EXPECT_TRUE(good);
     thread.run([] {});  // the completion's call is over
     return good;
@@ -228,7 +239,8 @@ Response read_response(C& client, bool head_only = false) {
   return response;
 }
 
-std::string request(std::string_view method, std::string_view target, std::string_view body = {}, std::string_view fields = {}) {
+std::string request(std::string_view method, std::string_view target, std::string_view body = {},
+                    std::string_view fields = {}) {
   std::string text(method);
   text += " ";
   text += target;
@@ -241,7 +253,8 @@ std::string request(std::string_view method, std::string_view target, std::strin
 }
 
 std::string chunked(std::string_view target, std::string_view body, size_t piece) {
-  std::string text = "PUT " + std::string(target) + " HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+  std::string text =
+      "PUT " + std::string(target) + " HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
   char size[20];
   for (size_t at = 0; at < body.size(); at += piece) {
     const std::string_view part = body.substr(at, piece);
@@ -273,7 +286,8 @@ TEST(Session, KeepAlive) {
   }
   EXPECT_EQ(server.pool->stats().requests, 50u);
   EXPECT_EQ(server.listener->stats().accepted, 1u);
-  server.thread.run([&] { EXPECT_EQ(server.buffers->bytes_in_use(), 0u) << "idle connections hold no buffer"; });
+  server.thread.run(
+      [&] { EXPECT_EQ(server.buffers->bytes_in_use(), 0u) << "idle connections hold no buffer"; });
 }
 
 TEST(Session, ClientsWish) {
@@ -311,7 +325,8 @@ TEST(Session, Pipelines) {
   std::string all;
   for (int i = 0; i < 300; ++i) {
     const std::string body = pattern(static_cast<size_t>(i * 7 % 400 + 1));
-    all += i % 3 == 0 ? chunked("/echo", body, 50) : request("PUT", i % 3 == 1 ? "/echo" : "/fill", body);
+    all += i % 3 == 0 ? chunked("/echo", body, 50)
+                      : request("PUT", i % 3 == 1 ? "/echo" : "/fill", body);
   }
   std::thread writer([&] { client.send(all); });
   for (int i = 0; i < 300; ++i) {
@@ -326,7 +341,8 @@ TEST(Session, RequestsInPieces) {
   Server server;
   for (const size_t piece : {1, 2, 7, 100}) {
     Client client = server.client();
-    const std::string all = request("PUT", "/echo", pattern(300)) + chunked("/fill", pattern(300), 33) + request("GET", "/none");
+    const std::string all = request("PUT", "/echo", pattern(300)) +
+                            chunked("/fill", pattern(300), 33) + request("GET", "/none");
     for (size_t at = 0; at < all.size(); at += piece) {
       client.send(std::string_view(all).substr(at, piece));
       if (at % 50 < piece) std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -344,12 +360,17 @@ TEST(Session, LargeBodies) {
     for (const bool by_chunks : {false, true}) {
       if (by_chunks && std::string_view(path) == "/stream") continue;
       Client client = server.client();
-      std::thread writer([&] { client.send(by_chunks ? chunked(path, body, 70'001) : request("PUT", path, body)); });
+      std::thread writer([&] {
+        client.send(by_chunks ? chunked(path, body, 70'001) : request("PUT", path, body));
+      });
       const Response response = read_response(client);
       writer.join();
-      if (std::string_view(path) == "/length") EXPECT_EQ(response.body, "5000000");
-      else EXPECT_TRUE(response.body == body) << path << by_chunks << response.body.size();
-      // An answer that began before its request's long body was read announced the end of the connection.
+      if (std::string_view(path) == "/length")
+        EXPECT_EQ(response.body, "5000000");
+      else
+        EXPECT_TRUE(response.body == body) << path << by_chunks << response.body.size();
+      // An answer that began before its request's long body was read announced the end of the
+      // connection.
       EXPECT_EQ(response.has("Connection: close"), std::string_view(path) == "/stream") << path;
       client.send(request("GET", "/echo"));
       EXPECT_EQ(read_response(client).status, response.has("Connection: close") ? 0 : 200);
@@ -361,7 +382,8 @@ TEST(Session, LargeHead) {
   Server server;
   Client client = server.client();
   const std::string fields = "X: " + std::string(30'000, 'x') + "\r\n";
-  client.send(request("PUT", "/echo", pattern(40'000), fields) + request("PUT", "/fill", pattern(100'000), fields) + request("GET", "/echo"));
+  client.send(request("PUT", "/echo", pattern(40'000), fields) +
+              request("PUT", "/fill", pattern(100'000), fields) + request("GET", "/echo"));
   EXPECT_EQ(read_response(client).body, pattern(40'000));
   EXPECT_EQ(read_response(client).body, pattern(100'000));
   EXPECT_EQ(read_response(client).status, 200);
@@ -410,18 +432,21 @@ TEST(Session, ExpectContinue) {
   Server server;
   Client client = server.client();
   for (int i = 0; i < 3; ++i) {
-    client.send("PUT /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    client.send(
+        "PUT /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     EXPECT_EQ(client.read_until("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
     client.send("hello");
     EXPECT_EQ(read_response(client).body, "hello");
   }
   // Not sent to whom does not wait for it.
-  client.send("PUT /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
+  client.send(
+      "PUT /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
   EXPECT_EQ(read_response(client).body, "hello");
   client.send("PUT /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n");
   EXPECT_EQ(read_response(client).status, 200);
   // A final answer instead: the connection closes, since the body may or may not come.
-  client.send("PUT /early HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+  client.send(
+      "PUT /early HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
   const Response denied = read_response(client);
   EXPECT_EQ(denied.status, 403);
   EXPECT_TRUE(denied.has("Connection: close"));
@@ -438,14 +463,17 @@ TEST(Session, EarlyAnswers) {
   {
     // Small: drained, and the connection goes on with the next request.
     Client client = server.client();
-    client.send(request("PUT", "/early", smuggled + std::string(100'000, 'x')) + request("GET", "/echo?good"));
+    client.send(request("PUT", "/early", smuggled + std::string(100'000, 'x')) +
+                request("GET", "/echo?good"));
     EXPECT_EQ(read_response(client).status, 403);
     EXPECT_TRUE(read_response(client).has("X-Query: good"));
   }
   {
-    // Large: the answer arrives whole although the client still writes; nothing behind it is a request.
+    // Large: the answer arrives whole although the client still writes; nothing behind it is a
+    // request.
     Client client = server.client();
-    const std::string all = request("PUT", "/early", smuggled + std::string(3'000'000, 'x')) + request("GET", "/echo?evil");
+    const std::string all = request("PUT", "/early", smuggled + std::string(3'000'000, 'x')) +
+                            request("GET", "/echo?evil");
     std::thread writer([&] { client.send(all); });
     const std::string answer = client.read_all();
     writer.join();
@@ -456,7 +484,8 @@ TEST(Session, EarlyAnswers) {
   {
     // Chunked, its end not in sight.
     Client client = server.client();
-    client.send("PUT /early HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    client.send(
+        "PUT /early HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
     const Response response = read_response(client);
     EXPECT_TRUE(response.has("Connection: close"));
     client.send("0\r\n\r\n" + smuggled);
@@ -480,7 +509,9 @@ TEST(Session, BadBytes) {
       {"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505},
       {"GET /" + std::string(20'000, 'a') + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
       {"GET / HTTP/1.1\r\nHost: a\r\nX: " + std::string(40'000, 'a') + "\r\n\r\n", 431},
-      {"PUT /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
+      {"PUT /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: "
+       "chunked\r\n\r\n0\r\n\r\n",
+       400},
       {"PUT /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX", 400},
       {"PUT /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n", 400},
   };
@@ -497,8 +528,12 @@ TEST(Session, BadBytes) {
 }
 
 TEST(Session, Deadlines) {
-  Server server({.head_timeout_ms = 80, .body_timeout_ms = 100, .body_bytes_per_second_min = 100, .write_timeout_ms = 100,
-                 .idle_timeout_ms = 150, .linger_ms = 50});
+  Server server({.head_timeout_ms = 80,
+                 .body_timeout_ms = 100,
+                 .body_bytes_per_second_min = 100,
+                 .write_timeout_ms = 100,
+                 .idle_timeout_ms = 150,
+                 .linger_ms = 50});
   Client idle = server.client();
   Client head = server.client();
   head.send("GET / HTT");
@@ -533,7 +568,8 @@ TEST(Session, Deadlines) {
   const int small = 4096;
   setsockopt(stuck.fd(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
   for (int i = 0; i < 6; ++i) stuck.send(request("GET", "/file"));
-  for (int i = 0; i < 300 && server.pool->stats().open != 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  for (int i = 0; i < 300 && server.pool->stats().open != 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   EXPECT_EQ(server.pool->stats().open, 0u);
   EXPECT_GE(server.pool->stats().timeouts, 4u);
 }
@@ -604,12 +640,14 @@ TEST(Session, Tls) {
       EXPECT_TRUE(read_response(client).body == pattern(100'000));
       client.send(request("GET", "/file"));
       EXPECT_TRUE(read_response(client).body == server.handler->content);
-      client.send(chunked("/fill", pattern(50'000), 1000) + request("GET", "/none") + request("HEAD", "/file"));
+      client.send(chunked("/fill", pattern(50'000), 1000) + request("GET", "/none") +
+                  request("HEAD", "/file"));
       EXPECT_TRUE(read_response(client).body == pattern(50'000));
       EXPECT_EQ(read_response(client).status, 204);
       EXPECT_EQ(read_response(client, true).status, 200);
     }
-    client.send("PUT /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    client.send(
+        "PUT /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     EXPECT_EQ(read_response(client).status, 100);
     client.send("hello");
     EXPECT_EQ(read_response(client).body, "hello");
@@ -626,23 +664,34 @@ TEST(Session, Tls) {
   EXPECT_TRUE(closing.clean_end);
 }
 
-// Clients with scripts of real requests, cut, reset, half-closed and stalled at random points. What is proved: no call is lost, no
-// connection or buffer stays, and ASan sees nothing.
+// Clients with scripts of real requests, cut, reset, half-closed and stalled at random points. What
+// is proved: no call is lost, no connection or buffer stays, and ASan sees nothing.
 TEST(Session, ClientsThatDieAtRandomPoints) {
 #ifdef BASALT_SANITIZED
   constexpr int kCount = 3000;
 #else
   constexpr int kCount = 10'000;
 #endif
-  Server server({.head_timeout_ms = 300, .body_timeout_ms = 300, .write_timeout_ms = 300, .idle_timeout_ms = 300, .linger_ms = 50});
+  Server server({.head_timeout_ms = 300,
+                 .body_timeout_ms = 300,
+                 .write_timeout_ms = 300,
+                 .idle_timeout_ms = 300,
+                 .linger_ms = 50});
   const std::string body = pattern(120'000);
   const std::string scripts[] = {
-      request("PUT", "/echo", body),        chunked("/fill", body, 3'000), chunked("/echo", body, 50'000),
-      request("GET", "/file"),              request("GET", "/chunked"),    request("PUT", "/early", body),
-      request("PUT", "/stream", body),      request("GET", "/slow"),       request("PUT", "/early", body + body + body),
+      request("PUT", "/echo", body),
+      chunked("/fill", body, 3'000),
+      chunked("/echo", body, 50'000),
+      request("GET", "/file"),
+      request("GET", "/chunked"),
+      request("PUT", "/early", body),
+      request("PUT", "/stream", body),
+      request("GET", "/slow"),
+      request("PUT", "/early", body + body + body),
       request("HEAD", "/file") + request("GET", "/none") + request("GET", "/echo"),
       "PUT /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
-      "GET / HTTP/1.1\nHost: a\n\n",        chunked("/length", body, 1000) + "GARBAGE\r\n\r\n",
+      "GET / HTTP/1.1\nHost: a\n\n",
+      chunked("/length", body, 1000) + "GARBAGE\r\n\r\n",
   };
   std::atomic<int> left = kCount;
   std::vector<std::thread> threads;
@@ -653,15 +702,18 @@ TEST(Session, ClientsThatDieAtRandomPoints) {
         Client client = server.client();
         fcntl(client.fd(), F_SETFL, O_NONBLOCK);
         std::string script;
-        for (unsigned i = random() % 3 + 1; i > 0; --i) script += scripts[random() % std::size(scripts)];
+        for (unsigned i = random() % 3 + 1; i > 0; --i)
+          script += scripts[random() % std::size(scripts)];
         size_t to_send = random() % 2 ? script.size() : random() % script.size();
         size_t at = 0;
         char sink[70'000];
         for (int stalls = 0; stalls < 3;) {
           const size_t size = std::min<size_t>(to_send - at, 1 + random() % 60'000);
-          const ssize_t sent = size == 0 ? 0 : ::send(client.fd(), script.data() + at, size, MSG_NOSIGNAL);
+          const ssize_t sent =
+              size == 0 ? 0 : ::send(client.fd(), script.data() + at, size, MSG_NOSIGNAL);
           if (sent > 0) at += static_cast<size_t>(sent);
-          const ssize_t got = random() % 4 == 0 ? -1 : recv(client.fd(), sink, random() % sizeof sink + 1, 0);
+          const ssize_t got =
+              random() % 4 == 0 ? -1 : recv(client.fd(), sink, random() % sizeof sink + 1, 0);
           if (sent <= 0 && got <= 0) ++stalls;
           if (random() % 40 == 0) break;
           if (random() % 30 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -672,7 +724,8 @@ TEST(Session, ClientsThatDieAtRandomPoints) {
     });
   }
   for (auto& thread : threads) thread.join();
-  for (int i = 0; i < 500 && server.pool->stats().open != 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  for (int i = 0; i < 500 && server.pool->stats().open != 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   EXPECT_EQ(server.pool->stats().open, 0u);
   Client fine = server.client();
   fine.send(request("PUT", "/echo", "fine"));
