@@ -104,11 +104,17 @@ Connection::HeadStep Connection::try_head() {
   }
 }
 
+bool Connection::head_too_slow() {
+  bump(shared_.stats.timeouts);
+  log_debug("request head too slow", {{"peer", stream_->peer()}});
+  return false;
+}
+
 Task<bool> Connection::wait_for_head(HeadStep why) {
   const uint64_t now_ns = shared_.loop.now_ns();
   if (head_deadline_ns_ == 0)
     head_deadline_ns_ = now_ns + shared_.limits.head_timeout_ms * kNsPerMs;
-  if (now_ns >= head_deadline_ns_) co_return false;
+  if (now_ns >= head_deadline_ns_) co_return head_too_slow();
   if (why == HeadStep::kNoBuffer) {
     co_await Call<SleepCall>([](SleepCall&) {}, shared_.loop, kBufferRetryMs);
     co_return true;
@@ -119,10 +125,7 @@ Task<bool> Connection::wait_for_head(HeadStep why) {
   const Result<size_t> size = co_await Call<reactor::ReadCall>(
       [this](reactor::ReadCall& call) { stream_->read(call); }, *room, left_ms);
   if (!size) {
-    if (size.error().code == Code::kTimeout) {
-      bump(shared_.stats.timeouts);
-      log_debug("request head too slow", {{"peer", stream_->peer()}});
-    }
+    if (size.error().code == Code::kTimeout) head_too_slow();
     co_return false;
   }
   if (*size == 0) co_return false;

@@ -99,6 +99,7 @@ class Connection final : public Exchange {
   };
   enum class Body : uint8_t { kNone, kLength, kChunked, kUntilClose };
 
+  bool head_too_slow();  // counts it; false
   void reset_exchange();
   Status absorb();
   Task<Result<size_t>> receive(MutableBytes into);

@@ -191,13 +191,20 @@ TEST(Listener, DescriptorShortage) {
   Server server({});
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
+  // The clients' sockets are made first; then there are descriptors left for some of the server's.
+  std::vector<Client> clients;
+  for (int i = 0; i < 10; ++i) clients.emplace_back(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const int probe = dup(0);
   close(probe);
-  // Clients are made first, by number: the server's side of some finds no descriptor.
-  const rlimit tight{static_cast<rlim_t>(probe + 14), limit.rlim_max};
+  const rlimit tight{static_cast<rlim_t>(probe + 4), limit.rlim_max};
   setrlimit(RLIMIT_NOFILE, &tight);
-  std::vector<Client> clients;
-  for (int i = 0; i < 10; ++i) clients.push_back(Client::to(server.address));
+  sockaddr_in name{};
+  name.sin_family = AF_INET;
+  name.sin_port = htons(static_cast<uint16_t>(std::stoi(server.address.substr(10))));
+  name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  for (auto& client : clients) {
+    EXPECT_EQ(connect(client.fd(), reinterpret_cast<const sockaddr*>(&name), sizeof name), 0);
+  }
   wait_until([&] { return server.listener->stats().accept_errors > 0; });
   const uint64_t turns = server.thread.loop().stats().turns;
   std::this_thread::sleep_for(std::chrono::milliseconds(300));

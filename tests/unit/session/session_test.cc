@@ -529,7 +529,7 @@ TEST(Session, BadBytes) {
 
 TEST(Session, Deadlines) {
   Server server({.head_timeout_ms = 80,
-                 .body_timeout_ms = 100,
+                 .body_timeout_ms = 400,
                  .body_bytes_per_second_min = 100,
                  .write_timeout_ms = 100,
                  .idle_timeout_ms = 150,
@@ -555,14 +555,14 @@ TEST(Session, Deadlines) {
   EXPECT_EQ(body.read_all(), "");
   dripper.join();
   EXPECT_EQ(drips.read_all(), "");
-  // Slow but above the minimum: 20 bytes each 50 ms are 400 a second.
+  // Slow but above the minimum: 20 bytes each 50 ms are 400 a second, for longer than a window.
   Client steady = server.client();
-  steady.send("PUT /length HTTP/1.1\r\nHost: a\r\nContent-Length: 200\r\n\r\n");
-  for (int i = 0; i < 10; ++i) {
+  steady.send("PUT /length HTTP/1.1\r\nHost: a\r\nContent-Length: 400\r\n\r\n");
+  for (int i = 0; i < 20; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     steady.send(std::string(20, 'x'));
   }
-  EXPECT_EQ(read_response(steady).body, "200");
+  EXPECT_EQ(read_response(steady).body, "400");
   // A reader that does not read.
   Client stuck = server.client();
   const int small = 4096;
