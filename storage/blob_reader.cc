@@ -70,7 +70,7 @@ Result<BlobReader::OpenFile*> BlobReader::open_file(const BlobRef& blob) {
   UniqueFd fd(::openat(files_.directory_fd(), path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) {
     if (errno == ENOENT) return std::unexpected(corrupt(blob, 0, "the file is missing"));
-    return fail_errno(errno, "open " + path);
+    return fail_open(errno, path);
   }
   // Readers ask for what they need in pieces of up to 1 MiB; read-ahead would only fill the cache with neighbours.
   ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM);

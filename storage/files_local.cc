@@ -277,6 +277,16 @@ void LocalFiles::detach(unsigned number, Role role) {
   if (core.lane == nullptr && core.blobs == nullptr) core.io = nullptr;
 }
 
+uint64_t LocalFiles::last_lsn(unsigned number) const {
+  std::unique_lock lock(mutex_);
+  return std::max(cores_[number]->last_lsn, superblock_.epoch << kLsnEpochShift);
+}
+
+void LocalFiles::set_last_lsn(unsigned number, uint64_t lsn) {
+  std::unique_lock lock(mutex_);
+  cores_[number]->last_lsn = lsn;
+}
+
 void LocalFiles::poke_locked(Core& core) {
   if (core.io == nullptr || core.poke->posted) return;
   core.poke->posted = true;

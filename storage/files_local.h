@@ -144,6 +144,9 @@ class LocalFiles final : public Files {
   // --- For the cores: thread of the core. `lane` and `blobs` of one core share one Io.
   enum class Role : uint8_t { kLane, kBlobs };
   void attach(unsigned core, Role role, Io& io, SpaceClient& client);
+  // The last LSN of the core's lane in this epoch: a second lane of the same core goes on behind the first.
+  uint64_t last_lsn(unsigned core) const;
+  void set_last_lsn(unsigned core, uint64_t lsn);
   void detach(unsigned core, Role role);
   unsigned core_count() const { return core_count_; }
 
@@ -208,6 +211,7 @@ class LocalFiles final : public Files {
     Supply<BulkSegment> bulk;
     std::shared_ptr<LogSegment> log_active;
     uint64_t log_sequence = 0;
+    uint64_t last_lsn = 0;
     unsigned own_target = 0;
     bool own_needed = false;
     std::vector<OwnFile> own_ready;

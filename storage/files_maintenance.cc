@@ -66,10 +66,11 @@ void LocalFiles::maintain() {
   }
 }
 
-// An error of the device ends writing; a full disk is reported to who waits and tried again later.
+// An error of the device ends writing; a full disk or table of descriptors is reported to who waits, and the next
+// request tries again.
 void LocalFiles::note_failure(const Error& error, const char* what) {
-  if (error.code == Code::kNoSpace) {
-    log_warn("no space", {{"for", what}, {"detail", error.detail}});
+  if (error.code == Code::kNoSpace || error.code == Code::kBusy) {
+    log_warn(error.code == Code::kBusy ? "no file descriptor" : "no space", {{"for", what}, {"detail", error.detail}});
   } else {
     poison(std::string(what) + ": " + error.detail);
   }
@@ -150,13 +151,13 @@ Result<UniqueFd> LocalFiles::open_direct(const std::string& path, int flags) {
   if (direct_io_) {
     UniqueFd fd(::openat(directory_.get(), path.c_str(), flags | O_CLOEXEC | O_DIRECT, 0600));
     if (fd) return fd;
-    if (errno != EINVAL) return fail_errno(errno, "open " + path);
+    if (errno != EINVAL) return fail_open(errno, path);
     log_warn("the file system knows no O_DIRECT; writes go through the page cache");
     direct_io_ = false;
     flags &= ~O_EXCL;  // the failed open may have left the file behind
   }
   UniqueFd fd(::openat(directory_.get(), path.c_str(), flags | O_CLOEXEC, 0600));
-  if (!fd) return fail_errno(errno, "open " + path);
+  if (!fd) return fail_open(errno, path);
   return fd;
 }
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -39,6 +40,12 @@ class UniqueFd {
  private:
   int fd_ = -1;
 };
+
+// A lack of descriptors passes (kBusy), unlike an error of the device.
+inline std::unexpected<Error> fail_open(int error, const std::string& path) {
+  if (error == EMFILE || error == ENFILE || error == ENOMEM) return fail(Code::kBusy, "open " + path);
+  return fail_errno(error, "open " + path);
+}
 
 // Bytes read: fewer than wanted only at the end of the file.
 inline Result<size_t> read_at(int fd, MutableBytes out, uint64_t offset) {

@@ -75,8 +75,8 @@ class LogLane final : public Lane, private SpaceClient {
   LogLane(LocalFiles& files, unsigned core, Io& io, RunQueue& run_queue, EngineStats& stats)
       : files_(files), core_(core), io_(io), run_queue_(run_queue), stats_(stats) {
     epoch_ = files.superblock().epoch;
-    next_lsn_ = (epoch_ << kLsnEpochShift) + 1;
-    sent_lsn_ = durable_.lsn = epoch_ << kLsnEpochShift;
+    sent_lsn_ = durable_.lsn = files.last_lsn(core);
+    next_lsn_ = sent_lsn_ + 1;
     durable_.epoch = epoch_;
     batch_bytes_max_ = std::clamp<size_t>(files.superblock().log_segment_bytes / 8, size_t{1} << 20, kBatchBytesMax);
     memory_bytes_ = kBatchBuffers * batch_bytes_max_;
@@ -105,6 +105,7 @@ class LogLane final : public Lane, private SpaceClient {
     }
     files_.detach(core_, LocalFiles::Role::kLane);
     fail_unsent({Code::kCancelled, "the server stops"});
+    files_.set_last_lsn(core_, sent_lsn_);
     if (segment_ != nullptr) files_.seal_log(*segment_, sent_lsn_);
     ::munmap(memory_, memory_bytes_);
   }

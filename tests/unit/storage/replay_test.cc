@@ -350,6 +350,17 @@ TEST_F(ReplayTest, GapsOfRecycledSegmentsInTheSameEpochAreNoDamage) {
   expect_range(101, 120);
 }
 
+TEST_F(ReplayTest, ASecondLaneOfTheCoreGoesOnBehindTheFirst) {
+  {
+    auto files = open();
+    write(*files, 0, 5, 10, true);
+    write(*files, 0, 5, 10, true);
+  }
+  auto files = open();
+  ASSERT_TRUE(replay(*files));
+  expect_range(0, 10);
+}
+
 TEST_F(ReplayTest, VisitErrorsEndTheReplay) {
   { auto files = open(); write(*files, 0, 10, 10, true); }
   auto files = open();
