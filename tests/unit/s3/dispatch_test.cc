@@ -97,6 +97,7 @@ TEST_F(DispatchTest, SignatureFailures) {
   answer = world.ask({.region = "mars-1"});
   EXPECT_EQ(answer.status, 400);
   EXPECT_EQ(answer.code(), "AuthorizationHeaderMalformed");
+  EXPECT_EQ(answer.element("Region"), "us-east-1");
   EXPECT_EQ(world.records.back().access_key, "");
 }
 
