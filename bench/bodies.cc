@@ -86,6 +86,8 @@ BodyDigest Bodies::compute(const Body& body, Signing signing) const {
 }
 
 void Bodies::prepare(const std::vector<uint64_t>& sizes, Signing signing) {
+  if (signing != prepared_for_) digests_.clear();
+  prepared_for_ = signing;
   for (const uint64_t size : sizes) {
     for (uint32_t variant = 0; variant < variants(size); ++variant) {
       const uint64_t key = digest_key(size, variant);

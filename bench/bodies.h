@@ -61,6 +61,7 @@ class Bodies {
 
   uint8_t* pattern_ = nullptr;
   int fd_ = -1;
+  Signing prepared_for_ = Signing::kNone;
   std::unordered_map<uint64_t, BodyDigest> digests_;
 };
 

@@ -45,6 +45,8 @@ std::string from_environment(std::initializer_list<const char*> names) {
 
 void add_workload(CLI::App& app, Typed& typed) {
   RunOptions& options = typed.options;
+  // A later option replaces an earlier one, so that scripts can add to a common start.
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   options.threads = std::clamp(std::thread::hardware_concurrency() / 2, 1u, 8u);
   app.add_option("--access-key", typed.access_key, "or AWS_ACCESS_KEY_ID, or in the URL")->group("Endpoint");
   app.add_option("--secret-key", typed.secret_key, "or AWS_SECRET_ACCESS_KEY, or in the URL (safer: other users see arguments)")
@@ -78,7 +80,7 @@ void add_workload(CLI::App& app, Typed& typed) {
 
   app.add_option("--connections", options.connections)->group("Load")->capture_default_str()->check(CLI::Range(1u, kConnectionsMax));
   app.add_option("--threads", options.threads)->group("Load")->capture_default_str()->check(CLI::Range(1u, kThreadsMax));
-  app.add_option("--cpus", options.cpus, "pin the threads to these CPUs: 0,2")->group("Load")->delimiter(',');
+  app.add_option("--cpus", options.cpus, "pin the threads to these CPUs: 0,2")->group("Load")->delimiter(',')->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_option("--duration", typed.duration)->group("Load")->capture_default_str();
   app.add_option("--count", options.count, "so many operations instead of a duration")->group("Load");
   app.add_option("--warmup", typed.warmup)->group("Load")->capture_default_str();

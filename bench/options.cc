@@ -17,7 +17,7 @@ namespace {
 Result<double> parse_number(std::string_view& text) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
-  if (error != std::errc() || value < 0) return fail(Code::kInvalid, fmt::format("'{}' is not a number", text));
+  if (error != std::errc() || !std::isfinite(value) || value < 0) return fail(Code::kInvalid, fmt::format("'{}' is not a number", text));
   text.remove_prefix(static_cast<size_t>(end - text.data()));
   return value;
 }

@@ -181,13 +181,18 @@ std::string draw(const std::vector<ordered_json>& runs) {
     p50.name += " p50";
     p99.name += " p99";
     p99.dashed = true;
+    // A sample stands for the time since the one before it: steps, not slopes.
+    double from = 0;
     for (const ordered_json& point : run.at("timeline")) {
-      const auto at = point.at("t_s").get<double>();
-      seconds = std::max(seconds, at);
+      const auto to = point.at("t_s").get<double>();
+      seconds = std::max(seconds, to);
       operations = std::max(operations, point.at("operations_per_s").get<double>());
-      rate.points.push_back({at, point.at("operations_per_s").get<double>()});
-      p50.points.push_back({at, point.at("p50_us").get<double>()});
-      p99.points.push_back({at, point.at("p99_us").get<double>()});
+      for (const double at : {from, to}) {
+        rate.points.push_back({at, point.at("operations_per_s").get<double>()});
+        p50.points.push_back({at, point.at("p50_us").get<double>()});
+        p99.points.push_back({at, point.at("p99_us").get<double>()});
+      }
+      from = to;
     }
     throughput.series.push_back(std::move(rate));
     over_time.series.push_back(std::move(p50));

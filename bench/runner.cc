@@ -20,7 +20,6 @@ namespace {
 
 std::atomic<bool> interrupt_asked{false};
 
-constexpr uint64_t kSampleNs = 1'000'000'000;
 constexpr uint64_t kDrawNs = 500'000'000;
 
 // The line that is drawn over and over.
@@ -325,11 +324,13 @@ Result<RunResult> run(const RunOptions& options) {
     BASALT_CHECK_OK(fleet.start(options, *bodies, plan, tls.get()));
     Progress progress(options.quiet);
     Window window;
-    window.begin_ns = monotonic_ns() + 1'000'000;
+    window.begin_ns = monotonic_ns() + 2'000'000;
     window.measure_begin_ns = window.begin_ns + options.warmup_ms * 1'000'000;
     if (options.count == 0) window.measure_end_ns = window.measure_begin_ns + options.duration_ms * 1'000'000;
     Sampler sampler(fleet, options, result);
     fleet.begin(window);
+    // Once a second; short runs are sampled more often, so that there is something to draw.
+    const uint64_t sample_ns = options.count != 0 ? 250'000'000 : std::clamp<uint64_t>(options.duration_ms * 50'000, 100'000'000, 1'000'000'000);
     bool ended = false, stopped = false;
     uint64_t drawn_ns = 0;
     while (!fleet.finished()) {
@@ -346,7 +347,7 @@ Result<RunResult> run(const RunOptions& options) {
         sampler.end(window.measure_end_ns);
         ended = true;
       }
-      if (sampler.begun() && !ended && now - sampler.last_ns() >= kSampleNs) sampler.sample(now);
+      if (sampler.begun() && !ended && now - sampler.last_ns() >= sample_ns) sampler.sample(now);
       if (progress.on() && now - drawn_ns >= kDrawNs) {
         drawn_ns = now;
         const TimelinePoint last = result.timeline.empty() ? TimelinePoint{} : result.timeline.back();

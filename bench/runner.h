@@ -1,7 +1,8 @@
 // Runner: one measurement from the bucket to the result: prepare, warm up, measure, drain, clean up.
 //
-// The phases use the same workers' code with another Plan. While measuring, the calling thread wakes once a second, takes
-// snapshots for the timeline and reads the server's CPU and memory; twice a second it draws the progress on a terminal.
+// The phases use the same workers' code with another Plan. While measuring, the calling thread takes a snapshot for the
+// timeline once a second (more often in short runs) and reads the server's CPU and memory; twice a second it draws the
+// progress on a terminal.
 #pragma once
 
 #include <array>
@@ -23,7 +24,7 @@ struct OpResult {
   uint64_t in_window = 0, failed = 0, unfinished = 0, bytes = 0;
 };
 
-// One second, or what was left of the last one.
+// One sample of the timeline.
 struct TimelinePoint {
   double at_s = 0;       // its end, since the measurement began
   double length_s = 0;

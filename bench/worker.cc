@@ -155,6 +155,9 @@ void Worker::stop() {
 void Worker::begin_in_loop(const Window& window) {
   window_ = window;
   begun_ = true;
+  // All workers start at the same moment; it is at most a few milliseconds away.
+  const timespec begin{static_cast<time_t>(window.begin_ns / 1'000'000'000), static_cast<long>(window.begin_ns % 1'000'000'000)};
+  clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &begin, nullptr);
   if (window.measure_end_ns != UINT64_MAX) {
     end_timer_->arm((window.measure_end_ns - std::min(window.measure_end_ns, monotonic_ns())) / 1'000'000 + 1);
   }
