@@ -111,13 +111,27 @@ void log_error_answer(const S3Error& error, int status, std::string_view operati
 
 }  // namespace
 
+// Errors repeat what the client sent. A listing has to name a key as it is, even one that XML 1.0 cannot hold; an error
+// document has to be readable, so it shows U+FFFD in place of such characters.
+static std::string readable(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (static_cast<uint8_t>(c) < 0x20 && c != '\t' && c != '\n' && c != '\r') {
+      out += "\xEF\xBF\xBD";
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
 std::string error_xml(const S3Error& error, std::string_view resource, std::string_view request_id,
                       std::string_view host_id) {
   XmlWriter xml("Error", {});
   xml.text("Code", s3_code_name(error.code));
-  xml.text("Message", error.message.empty() ? s3_code_message(error.code) : std::string_view(error.message));
-  for (const auto& [name, value] : error.details) xml.text(name, value);
-  if (!has_detail(error, "Resource")) xml.text("Resource", resource);
+  xml.text("Message", error.message.empty() ? std::string(s3_code_message(error.code)) : readable(error.message));
+  for (const auto& [name, value] : error.details) xml.text(name, readable(value));
+  if (!has_detail(error, "Resource")) xml.text("Resource", readable(resource));
   xml.text("RequestId", request_id);
   xml.text("HostId", host_id);
   return xml.finish();

@@ -62,7 +62,7 @@ std::string unescape(const std::string& text) {
 }
 
 std::vector<Case> corpus() {
-  const auto folder = std::filesystem::path(__FILE__).parent_path() / "../../golden/http_smuggling";
+  const auto folder = std::filesystem::path(BASALT_SOURCE_ROOT) / "tests/golden/http_smuggling";
   std::vector<Case> cases;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() != ".txt") continue;

@@ -15,7 +15,7 @@
 namespace basalt::s3 {
 namespace {
 
-const std::filesystem::path kRoot = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path().parent_path();
+const std::filesystem::path kRoot = BASALT_SOURCE_ROOT;
 
 struct Asked {
   http::RequestHead head;
