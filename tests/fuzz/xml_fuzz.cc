@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "base/bytes.h"
 #include "protocol/s3/xml.h"
 
 using namespace basalt;
