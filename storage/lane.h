@@ -47,6 +47,7 @@ class Lane {
   // place from which a reader finds every later record.
   virtual LogPosition durable_position() const = 0;
   virtual uint64_t bytes_since_checkpoint() const = 0;
+  // Appends whose completion was not posted yet (posted ones may still wait in the run queue).
   virtual size_t queued() const = 0;
   virtual bool poll() = 0;  // each loop turn; harmless to leave out
   // Pauses new batches while the overlay is over its bound.
