@@ -21,16 +21,19 @@ std::string lower(std::string_view text) {
 
 }  // namespace
 
-std::string_view checksum_type_name(bool full_object) { return full_object ? "FULL_OBJECT" : "COMPOSITE"; }
+std::string_view checksum_type_name(bool full_object) {
+  return full_object ? "FULL_OBJECT" : "COMPOSITE";
+}
 
 S3Result<std::optional<auth::Algorithm>> checksum_algorithm_header(const S3Request& request) {
   const std::string_view value = request.header("x-amz-checksum-algorithm");
   if (value.empty()) return std::optional<auth::Algorithm>();
   const auto algorithm = checksum_from_name(value);
   if (!algorithm) {
-    return s3_fail(S3Code::kInvalidRequest,
-                   "Checksum algorithm provided is unsupported. Please try again with any of the valid types: "
-                   "[CRC32, CRC32C, CRC64NVME, SHA1, SHA256]");
+    return s3_fail(
+        S3Code::kInvalidRequest,
+        "Checksum algorithm provided is unsupported. Please try again with any of the valid types: "
+        "[CRC32, CRC32C, CRC64NVME, SHA1, SHA256]");
   }
   return algorithm;
 }
@@ -45,7 +48,8 @@ S3Result<std::optional<UploadChecksum>> upload_checksum(const S3Request& request
   if (!*algorithm) {
     if (type.empty()) return std::optional<UploadChecksum>();
     return s3_fail(S3Code::kInvalidRequest,
-                   "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.");
+                   "The x-amz-checksum-type header can only be used with the "
+                   "x-amz-checksum-algorithm header.");
   }
   UploadChecksum checksum;
   checksum.algorithm = **algorithm;
@@ -56,8 +60,8 @@ S3Result<std::optional<UploadChecksum>> upload_checksum(const S3Request& request
   if (!possible) {
     return s3_fail(S3Code::kInvalidRequest,
                    "The " + std::string(checksum_type_name(checksum.full_object)) +
-                       " checksum type cannot be used with the " + lower(checksum_name(checksum.algorithm)) +
-                       " checksum algorithm.");
+                       " checksum type cannot be used with the " +
+                       lower(checksum_name(checksum.algorithm)) + " checksum algorithm.");
   }
   return checksum;
 }
@@ -68,7 +72,8 @@ std::string checksum_text(const StoredChecksum& checksum, size_t part_count) {
   return text;
 }
 
-void add_checksum_headers(http::ResponseHead& head, const StoredChecksum& checksum, size_t part_count) {
+void add_checksum_headers(http::ResponseHead& head, const StoredChecksum& checksum,
+                          size_t part_count) {
   head.add(checksum_header(checksum.algorithm), checksum_text(checksum, part_count));
   head.add("x-amz-checksum-type", checksum_type_name(checksum.full_object));
 }
@@ -101,8 +106,9 @@ S3Result<std::optional<AnnouncedChecksum>> announced_checksum(const S3Request& r
     const http::Field* field = request.find_header(checksum_header(algorithm));
     if (field == nullptr) continue;
     if (found) {
-      return s3_fail(S3Code::kInvalidRequest,
-                     "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.");
+      return s3_fail(
+          S3Code::kInvalidRequest,
+          "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.");
     }
     found = AnnouncedChecksum{algorithm, field->value};
   }
@@ -115,9 +121,10 @@ S3Error bad_checksum(auth::Algorithm algorithm) {
 }
 
 S3Error checksum_mismatch(auth::Algorithm expected, std::optional<auth::Algorithm> actual) {
-  return S3Error(S3Code::kInvalidRequest, "Checksum Type mismatch occurred, expected checksum Type: " +
-                                              lower(checksum_name(expected)) + ", actual checksum Type: " +
-                                              (actual ? lower(checksum_name(*actual)) : "null"));
+  return S3Error(
+      S3Code::kInvalidRequest,
+      "Checksum Type mismatch occurred, expected checksum Type: " + lower(checksum_name(expected)) +
+          ", actual checksum Type: " + (actual ? lower(checksum_name(*actual)) : "null"));
 }
 
 }  // namespace basalt::s3

@@ -1,8 +1,10 @@
-// S3's additional checksums: which algorithm goes with which type, how parts make an object's checksum, how they show.
+// S3's additional checksums: which algorithm goes with which type, how parts make an object's
+// checksum, how they show.
 //
-// Source: "Checking object integrity in Amazon S3" (user guide): SHA-1 and SHA-256 of a multipart upload are COMPOSITE
-// (the digest of the parts' digests, shown as base64-N), CRC64NVME is FULL_OBJECT, CRC32 and CRC32C may be either.
-// Single uploads and copies always have FULL_OBJECT checksums.
+// Source: "Checking object integrity in Amazon S3" (user guide): SHA-1 and SHA-256 of a multipart
+// upload are COMPOSITE (the digest of the parts' digests, shown as base64-N), CRC64NVME is
+// FULL_OBJECT, CRC32 and CRC32C may be either. Single uploads and copies always have FULL_OBJECT
+// checksums.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +32,9 @@ struct UploadChecksum {
   bool full_object = true;
 };
 
-// x-amz-checksum-algorithm and x-amz-checksum-type of CreateMultipartUpload; nothing if neither was sent.
-// Errors: InvalidRequest (unknown algorithm or type, type without algorithm, a pair that does not go together).
+// x-amz-checksum-algorithm and x-amz-checksum-type of CreateMultipartUpload; nothing if neither was
+// sent. Errors: InvalidRequest (unknown algorithm or type, type without algorithm, a pair that does
+// not go together).
 S3Result<std::optional<UploadChecksum>> upload_checksum(const S3Request& request);
 // x-amz-checksum-algorithm alone (CopyObject). InvalidRequest if unknown.
 S3Result<std::optional<auth::Algorithm>> checksum_algorithm_header(const S3Request& request);
@@ -40,7 +43,8 @@ S3Result<std::optional<auth::Algorithm>> checksum_algorithm_header(const S3Reque
 std::string checksum_text(const StoredChecksum& checksum, size_t part_count);
 
 // x-amz-checksum-ALGORITHM and x-amz-checksum-type.
-void add_checksum_headers(http::ResponseHead& head, const StoredChecksum& checksum, size_t part_count);
+void add_checksum_headers(http::ResponseHead& head, const StoredChecksum& checksum,
+                          size_t part_count);
 // <ChecksumALGORITHM> and <ChecksumType>.
 void add_checksum_xml(XmlWriter& xml, const StoredChecksum& checksum, size_t part_count);
 
@@ -59,7 +63,8 @@ class PartsChecksum {
   bool first_ = true;
 };
 
-// One x-amz-checksum-ALGORITHM header of a request whose value describes the *object* (CompleteMultipartUpload), as sent.
+// One x-amz-checksum-ALGORITHM header of a request whose value describes the *object*
+// (CompleteMultipartUpload), as sent.
 struct AnnouncedChecksum {
   auth::Algorithm algorithm;
   std::string_view value;
@@ -73,8 +78,8 @@ S3Error bad_checksum(auth::Algorithm algorithm);
 S3Error checksum_mismatch(auth::Algorithm expected, std::optional<auth::Algorithm> actual);
 
 // The algorithms a client may name; not MD5.
-constexpr auth::Algorithm kChecksumAlgorithms[] = {auth::Algorithm::kCrc32, auth::Algorithm::kCrc32c,
-                                                   auth::Algorithm::kCrc64Nvme, auth::Algorithm::kSha1,
-                                                   auth::Algorithm::kSha256};
+constexpr auth::Algorithm kChecksumAlgorithms[] = {
+    auth::Algorithm::kCrc32, auth::Algorithm::kCrc32c, auth::Algorithm::kCrc64Nvme,
+    auth::Algorithm::kSha1, auth::Algorithm::kSha256};
 
 }  // namespace basalt::s3

@@ -1,4 +1,5 @@
-// What CopyObject and UploadPartCopy share: resolving x-amz-copy-source, with access to it, and its conditions.
+// What CopyObject and UploadPartCopy share: resolving x-amz-copy-source, with access to it, and its
+// conditions.
 #pragma once
 
 #include <memory>
@@ -21,9 +22,9 @@ struct SourceObject {
   storage::Record record;
 };
 
-// Errors, in this order: malformed source, NoSuchBucket, AccessDenied (the caller may not read the source bucket; asked
-// before the key is looked for, so that a refusal does not tell whether it exists), NoSuchVersion, NoSuchKey,
-// PreconditionFailed (x-amz-copy-source-if-*).
+// Errors, in this order: malformed source, NoSuchBucket, AccessDenied (the caller may not read the
+// source bucket; asked before the key is looked for, so that a refusal does not tell whether it
+// exists), NoSuchVersion, NoSuchKey, PreconditionFailed (x-amz-copy-source-if-*).
 Task<S3Result<SourceObject>> find_copy_source(Op& op);
 
 }  // namespace basalt::s3

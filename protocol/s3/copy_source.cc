@@ -31,8 +31,9 @@ S3Result<CopySource> parse_copy_source(std::string_view header) {
   if (path.starts_with('/')) path.remove_prefix(1);
   const size_t slash = path.find('/');
   if (slash == std::string_view::npos || slash + 1 == path.size()) {
-    return invalid_argument(kHeader, header,
-                            "Copy Source must mention the source bucket and key: sourcebucket/sourcekey");
+    return invalid_argument(
+        kHeader, header,
+        "Copy Source must mention the source bucket and key: sourcebucket/sourcekey");
   }
   if (slash == 0) return invalid_argument(kHeader, header, "Invalid copy source bucket name");
   source.bucket = path.substr(0, slash);

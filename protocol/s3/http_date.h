@@ -1,4 +1,5 @@
-// Dates in request headers: the three forms of RFC 9110 section 5.6.7. Writing is http::append_http_date.
+// Dates in request headers: the three forms of RFC 9110 section 5.6.7. Writing is
+// http::append_http_date.
 #pragma once
 
 #include <cstdint>

@@ -25,8 +25,9 @@ std::optional<UploadId> UploadId::parse(std::string_view text) {
   UploadId id;
   if (text.size() != 2 * id.bytes_.size()) return std::nullopt;
   // Only the form we give out: the same upload under two spellings would be confusing at best.
-  const bool digits = std::all_of(text.begin(), text.end(),
-                                  [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+  const bool digits = std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+  });
   if (!digits) return std::nullopt;
   const auto bytes = auth::from_hex(text);
   if (!bytes || bytes->size() != id.bytes_.size()) return std::nullopt;
@@ -59,7 +60,8 @@ std::string UploadId::part_name(unsigned number) const {
 
 unsigned part_number_of(std::string_view part_name) {
   BASALT_CHECK(part_name.size() == 18);
-  return static_cast<unsigned>(static_cast<uint8_t>(part_name[16])) << 8 | static_cast<uint8_t>(part_name[17]);
+  return static_cast<unsigned>(static_cast<uint8_t>(part_name[16])) << 8 |
+         static_cast<uint8_t>(part_name[17]);
 }
 
 S3Error no_such_upload(const Op& op) {
@@ -86,14 +88,17 @@ Task<S3Result<Upload>> find_upload(Op& op) {
   co_return upload;
 }
 
-bool checksum_asked(const fb::Upload& upload) { return upload.checksum_algorithm() < auth::kAlgorithmCount; }
+bool checksum_asked(const fb::Upload& upload) {
+  return upload.checksum_algorithm() < auth::kAlgorithmCount;
+}
 
 UploadChecksum checksum_kind(const fb::Upload& upload) {
   if (!checksum_asked(upload)) return {};
   return {static_cast<auth::Algorithm>(upload.checksum_algorithm()), upload.checksum_full_object()};
 }
 
-Task<Result<storage::ScanPage>> scan_parts(Op& op, const UploadId& id, unsigned after, uint32_t limit) {
+Task<Result<storage::ScanPage>> scan_parts(Op& op, const UploadId& id, unsigned after,
+                                           uint32_t limit) {
   const std::string after_name = after == 0 ? std::string() : id.part_name(after);
   const storage::ScanOptions options{.table = storage::Table::kPart,
                                      .space = op.bucket->space,

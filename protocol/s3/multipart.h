@@ -1,8 +1,10 @@
-// What the multipart operations share: upload ids, row names, look-up of uploads, removal of their parts.
+// What the multipart operations share: upload ids, row names, look-up of uploads, removal of their
+// parts.
 //
 // Rows (shards/client.h: all on the shard of the object's key):
 //   kUpload  name = key, 0x00, upload id (16 bytes)              meta fb::Upload
-//   kPart    name = upload id (16 bytes), big-endian part number  meta fb::UploadedPart, tag = ETag, blobs
+//   kPart    name = upload id (16 bytes), big-endian part number  meta fb::UploadedPart, tag =
+//   ETag, blobs
 #pragma once
 
 #include <array>
@@ -40,7 +42,8 @@ class UploadId {
   std::array<char, 16> bytes_{};
 };
 
-// The request's upload: its id and row. Lives in the handler's frame (views into it are passed to the shard).
+// The request's upload: its id and row. Lives in the handler's frame (views into it are passed to
+// the shard).
 struct Upload {
   UploadId id;
   std::string name;  // of the row
@@ -58,11 +61,12 @@ UploadChecksum checksum_kind(const fb::Upload& upload);
 bool checksum_asked(const fb::Upload& upload);
 
 // One page of an upload's parts with a number above `after`, in order.
-Task<Result<storage::ScanPage>> scan_parts(Op& op, const UploadId& id, unsigned after, uint32_t limit);
+Task<Result<storage::ScanPage>> scan_parts(Op& op, const UploadId& id, unsigned after,
+                                           uint32_t limit);
 unsigned part_number_of(std::string_view part_name);
 
-// Erases what parts are left of an upload whose row is gone. A part whose write overtook the scan of a completion or an
-// abort may be among them; after the row went, no further one can appear.
+// Erases what parts are left of an upload whose row is gone. A part whose write overtook the scan
+// of a completion or an abort may be among them; after the row went, no further one can appear.
 Task<S3Result<>> erase_left_parts(Op& op, const UploadId& id);
 
 }  // namespace basalt::s3

@@ -11,13 +11,16 @@
 namespace basalt::s3 {
 namespace {
 
-constexpr std::array<std::string_view, 6> kSystemHeaders = {"content-type",        "cache-control",    "content-disposition",
-                                                            "content-encoding",    "content-language", "expires"};
+constexpr std::array<std::string_view, 6> kSystemHeaders = {
+    "content-type",     "cache-control",    "content-disposition",
+    "content-encoding", "content-language", "expires"};
 constexpr std::array<std::string_view, 13> kStorageClasses = {
-    "STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER", "DEEP_ARCHIVE",
-    "OUTPOSTS", "GLACIER_IR",         "SNOW",        "EXPRESS_ONEZONE", "FSX_OPENZFS", "FSX_ONTAP"};
-constexpr std::array<std::string_view, 6> kOtherAcls = {"public-read",   "public-read-write", "authenticated-read",
-                                                        "aws-exec-read", "bucket-owner-read", "log-delivery-write"};
+    "STANDARD",        "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING",
+    "GLACIER",         "DEEP_ARCHIVE",       "OUTPOSTS",    "GLACIER_IR", "SNOW",
+    "EXPRESS_ONEZONE", "FSX_OPENZFS",        "FSX_ONTAP"};
+constexpr std::array<std::string_view, 6> kOtherAcls = {"public-read",        "public-read-write",
+                                                        "authenticated-read", "aws-exec-read",
+                                                        "bucket-owner-read",  "log-delivery-write"};
 
 constexpr std::string_view kAmz = "x-amz-";
 constexpr std::string_view kMeta = "x-amz-meta-";
@@ -29,7 +32,8 @@ bool one_of(const std::array<std::string_view, N>& list, std::string_view value)
 }
 
 bool starts_with_name(std::string_view name, std::string_view prefix) {
-  return name.size() >= prefix.size() && http::field_name_equals(name.substr(0, prefix.size()), prefix);
+  return name.size() >= prefix.size() &&
+         http::field_name_equals(name.substr(0, prefix.size()), prefix);
 }
 
 std::string lower(std::string_view text) {
@@ -69,9 +73,11 @@ S3Result<> amz_header(std::string_view name, std::string_view value, ObjectField
   }
   if (name == "website-redirect-location") {
     if (value.size() > kRedirectBytesMax ||
-        !(value.starts_with('/') || value.starts_with("http://") || value.starts_with("https://"))) {
-      return invalid_argument("x-amz-website-redirect-location", value,
-                              "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.");
+        !(value.starts_with('/') || value.starts_with("http://") ||
+          value.starts_with("https://"))) {
+      return invalid_argument(
+          "x-amz-website-redirect-location", value,
+          "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.");
     }
     fields.website_redirect = value;
     return {};
@@ -88,7 +94,8 @@ S3Result<> amz_header(std::string_view name, std::string_view value, ObjectField
     // Storing in the clear what was to be encrypted would be worse than refusing it.
     return header_not_implemented(std::string(kAmz) + std::string(name));
   }
-  if (name == "object-lock-mode" || name == "object-lock-retain-until-date" || name == "object-lock-legal-hold") {
+  if (name == "object-lock-mode" || name == "object-lock-retain-until-date" ||
+      name == "object-lock-legal-hold") {
     return s3_fail(S3Code::kInvalidRequest, "Bucket is missing Object Lock Configuration");
   }
   if (name == "write-offset-bytes") return header_not_implemented("x-amz-write-offset-bytes");
@@ -118,20 +125,23 @@ S3Result<ObjectFields> object_headers(const Op& op) {
     }
     for (const std::string_view system : kSystemHeaders) {
       if (!http::field_name_equals(field.name, system)) continue;
-      std::string value = system == "content-encoding" ? stored_content_encoding(field.value) : std::string(field.value);
+      std::string value = system == "content-encoding" ? stored_content_encoding(field.value)
+                                                       : std::string(field.value);
       if (!value.empty()) append(fields.headers, std::string(system), value);
       break;
     }
   }
-  const bool typed = std::any_of(fields.headers.begin(), fields.headers.end(),
-                                 [](const NameValue& header) { return header.name == "content-type"; });
+  const bool typed =
+      std::any_of(fields.headers.begin(), fields.headers.end(),
+                  [](const NameValue& header) { return header.name == "content-type"; });
   if (!typed) fields.headers.push_back({"content-type", std::string(kDefaultContentType)});
 
   size_t user_bytes = 0;
   for (const NameValue& pair : fields.user) user_bytes += pair.name.size() + pair.value.size();
   if (user_bytes > kUserMetadataBytesMax) {
     S3Error error(S3Code::kMetadataTooLarge);
-    error.details = {{"Size", std::to_string(user_bytes)}, {"MaxSizeAllowed", std::to_string(kUserMetadataBytesMax)}};
+    error.details = {{"Size", std::to_string(user_bytes)},
+                     {"MaxSizeAllowed", std::to_string(kUserMetadataBytesMax)}};
     return std::unexpected(std::move(error));
   }
   return fields;
@@ -139,11 +149,13 @@ S3Result<ObjectFields> object_headers(const Op& op) {
 
 S3Result<> check_read_headers(const S3Request& request) {
   if (request.find_header("x-amz-server-side-encryption") != nullptr) {
-    return invalid_argument("x-amz-server-side-encryption", request.header("x-amz-server-side-encryption"),
-                            "x-amz-server-side-encryption header is not supported for this operation.");
+    return invalid_argument(
+        "x-amz-server-side-encryption", request.header("x-amz-server-side-encryption"),
+        "x-amz-server-side-encryption header is not supported for this operation.");
   }
   if (request.find_header("x-amz-server-side-encryption-customer-algorithm") != nullptr) {
-    return s3_fail(S3Code::kInvalidRequest, "The encryption parameters are not applicable to this object.");
+    return s3_fail(S3Code::kInvalidRequest,
+                   "The encryption parameters are not applicable to this object.");
   }
   return {};
 }

@@ -11,8 +11,8 @@
 
 namespace basalt::s3 {
 
-// The record of `key` in `bucket`; both outlive the task. NoSuchKey if there is none. To read content too, take a
-// ReadGuard first.
+// The record of `key` in `bucket`; both outlive the task. NoSuchKey if there is none. To read
+// content too, take a ReadGuard first.
 Task<S3Result<storage::Record>> find_object(Op& op, const Bucket& bucket, std::string_view key);
 
 }  // namespace basalt::s3

@@ -27,7 +27,8 @@ PairsOffset encode_pairs(Builder& builder, const std::vector<NameValue>& pairs) 
   return builder.CreateVector(offsets);
 }
 
-flatbuffers::Offset<flatbuffers::Vector<uint8_t>> encode_digest(Builder& builder, const auth::Digest& digest) {
+flatbuffers::Offset<flatbuffers::Vector<uint8_t>> encode_digest(Builder& builder,
+                                                                const auth::Digest& digest) {
   return digest.size == 0 ? 0 : builder.CreateVector(digest.bytes.data(), digest.size);
 }
 
@@ -55,11 +56,12 @@ flatbuffers::Offset<fb::Object> build_object(Builder& builder, const ObjectField
   }
   const auto redirect = optional_text(builder, object.website_redirect);
   const auto tags = encode_pairs(builder, object.tags);
-  return fb::CreateObject(builder, etag, object.modified_ms, owner, storage_class, headers, user, checksum, parts,
-                          redirect, tags);
+  return fb::CreateObject(builder, etag, object.modified_ms, owner, storage_class, headers, user,
+                          checksum, parts, redirect, tags);
 }
 
-std::vector<NameValue> carried_pairs(const flatbuffers::Vector<flatbuffers::Offset<fb::Pair>>* pairs) {
+std::vector<NameValue> carried_pairs(
+    const flatbuffers::Vector<flatbuffers::Offset<fb::Pair>>* pairs) {
   std::vector<NameValue> out;
   out.reserve(count_of(pairs));
   for (size_t i = 0; i < count_of(pairs); ++i) {
@@ -88,7 +90,8 @@ EncodedMeta encode_upload(const UploadFields& upload) {
   return EncodedMeta(builder.Release());
 }
 
-EncodedMeta encode_part(std::string_view etag, int64_t modified_ms, const std::optional<auth::Digest>& checksum) {
+EncodedMeta encode_part(std::string_view etag, int64_t modified_ms,
+                        const std::optional<auth::Digest>& checksum) {
   Builder builder(256);
   const auto tag = builder.CreateString(etag.data(), etag.size());
   flatbuffers::Offset<flatbuffers::Vector<uint8_t>> value;

@@ -1,8 +1,10 @@
 // Metadata of objects, uploads and parts: protocol/s3/object.fbs in a Record's meta.
 //
-// Reading is by views: MetaView checks the bytes with the FlatBuffers Verifier once and gives the generated
-// accessors; no field is copied. Writing is from plain structs.
+// Reading is by views: MetaView checks the bytes with the FlatBuffers Verifier once and gives the
+// generated accessors; no field is copied. Writing is from plain structs.
 #pragma once
+
+#include <flatbuffers/flatbuffers.h>
 
 #include <array>
 #include <cstdint>
@@ -13,8 +15,6 @@
 #include <string_view>
 #include <vector>
 
-#include <flatbuffers/flatbuffers.h>
-
 #include "auth/digest.h"
 #include "base/bytes.h"
 #include "base/result.h"
@@ -22,8 +22,8 @@
 
 namespace basalt::s3 {
 
-// Owns the meaning of a verified flatbuffer. Borrows the bytes where they are aligned (then they must outlive the view),
-// else keeps a copy: records give no alignment to their metadata.
+// Owns the meaning of a verified flatbuffer. Borrows the bytes where they are aligned (then they
+// must outlive the view), else keeps a copy: records give no alignment to their metadata.
 template <class Table>
 class MetaView {
  public:
@@ -40,7 +40,8 @@ class MetaView {
       std::memcpy(view.large_.get(), meta.data(), meta.size());
     }
     flatbuffers::Verifier verifier(view.data(), view.size_);
-    if (!verifier.VerifyBuffer<Table>(nullptr)) return fail(Code::kCorrupt, "object metadata is malformed");
+    if (!verifier.VerifyBuffer<Table>(nullptr))
+      return fail(Code::kCorrupt, "object metadata is malformed");
     return view;
   }
 
@@ -61,7 +62,8 @@ class MetaView {
   const uint8_t* borrowed_ = nullptr;
   size_t size_ = 0;
   std::unique_ptr<uint64_t[]> large_;
-  alignas(8) std::array<uint8_t, kSmallBytes> small_;  // left uninitialised; only size_ bytes are ever looked at
+  alignas(8) std::array<uint8_t, kSmallBytes> small_;  // left uninitialised; only size_ bytes are
+                                                       // ever looked at
 
   MetaView() {}
 };
@@ -105,7 +107,8 @@ struct ObjectFields {
   std::vector<NameValue> headers;
   std::vector<NameValue> user;
   std::optional<StoredChecksum> checksum;
-  std::vector<StoredPart> parts;  // their ETags are not kept: nothing shows them after the completion
+  std::vector<StoredPart>
+      parts;  // their ETags are not kept: nothing shows them after the completion
   std::string website_redirect;
   std::vector<NameValue> tags;
 };
@@ -130,9 +133,11 @@ class EncodedMeta {
 
 EncodedMeta encode_object(const ObjectFields& object);
 EncodedMeta encode_upload(const UploadFields& upload);
-EncodedMeta encode_part(std::string_view etag, int64_t modified_ms, const std::optional<auth::Digest>& checksum);
+EncodedMeta encode_part(std::string_view etag, int64_t modified_ms,
+                        const std::optional<auth::Digest>& checksum);
 
-// Everything but etag, modified_ms, checksum and parts: what CopyObject and CompleteMultipartUpload carry over.
+// Everything but etag, modified_ms, checksum and parts: what CopyObject and CompleteMultipartUpload
+// carry over.
 ObjectFields carried_fields(const fb::Object& object);
 
 std::optional<StoredChecksum> checksum_of(const fb::Object& object);

@@ -1,5 +1,6 @@
-// ObjectReader: an object's content, or a range of it, in windows, with the next window being read while the caller
-// uses the present one. And its two users that operations share: sending content, copying content.
+// ObjectReader: an object's content, or a range of it, in windows, with the next window being read
+// while the caller uses the present one. And its two users that operations share: sending content,
+// copying content.
 #pragma once
 
 #include <array>
@@ -17,9 +18,10 @@
 
 namespace basalt::s3 {
 
-// Content = record.body (inline or in the log) followed by record.blobs. The record and a ReadGuard outlive the reader.
-// Memory: two windows. Every byte handed out as data was verified (storage/blob_store.h).
-// Before the reader goes, next() must have returned its last piece, or settle() been awaited: no read may be in flight.
+// Content = record.body (inline or in the log) followed by record.blobs. The record and a ReadGuard
+// outlive the reader. Memory: two windows. Every byte handed out as data was verified
+// (storage/blob_store.h). Before the reader goes, next() must have returned its last piece, or
+// settle() been awaited: no read may be in flight.
 class ObjectReader {
  public:
   struct Options {
@@ -34,7 +36,8 @@ class ObjectReader {
     uint64_t size() const { return file ? file->length : data.size(); }
   };
 
-  ObjectReader(storage::BlobStore& store, const storage::RecordView& record, const Options& options);
+  ObjectReader(storage::BlobStore& store, const storage::RecordView& record,
+               const Options& options);
 
   // The next piece; size 0 at the end. After an error only settle() is allowed.
   Task<Result<Piece>> next();
@@ -42,8 +45,8 @@ class ObjectReader {
 
  private:
   struct Window {
-    Bytes bytes;                              // of an inline body
-    const storage::BlobRef* blob = nullptr;   // or of a blob
+    Bytes bytes;                             // of an inline body
+    const storage::BlobRef* blob = nullptr;  // or of a blob
     uint64_t offset = 0;
     uint32_t length = 0;
   };
@@ -63,15 +66,17 @@ class ObjectReader {
   const storage::RecordView& record_;
   Options options_;
   uint64_t remaining_;
-  size_t segment_ = 0;          // 0: the body, n: blobs[n - 1]
+  size_t segment_ = 0;  // 0: the body, n: blobs[n - 1]
   uint64_t segment_offset_ = 0;
   std::array<Slot, 2> slots_;
   size_t turn_ = 0;
 };
 
-// Sends the response whose head the caller has filled, with this part of the record's content as its body: small content
-// in one write together with the head, large content streamed (sendfile where the page cache has verified bytes).
-// A read error after the head was sent leaves the response unfinished, which cuts the connection.
-Task<S3Result<Reply>> send_content(Op& op, const storage::RecordView& record, uint64_t first, uint64_t length);
+// Sends the response whose head the caller has filled, with this part of the record's content as
+// its body: small content in one write together with the head, large content streamed (sendfile
+// where the page cache has verified bytes). A read error after the head was sent leaves the
+// response unfinished, which cuts the connection.
+Task<S3Result<Reply>> send_content(Op& op, const storage::RecordView& record, uint64_t first,
+                                   uint64_t length);
 
 }  // namespace basalt::s3

@@ -100,7 +100,8 @@ Task<S3Result<NewContent>> store_body(Op& op, Placement placement, auth::Hasher*
   std::array<uint8_t, 64> none;
   while (true) {
     CO_TRY(room, sink.room());
-    // A full sink still reads once more: only a read of 0 says that the body ended where it should and verified.
+    // A full sink still reads once more: only a read of 0 says that the body ended where it should
+    // and verified.
     const MutableBytes into = room.empty() ? MutableBytes(none) : room;
     CO_TRY(count, body.read(into));
     if (count == 0) break;
@@ -111,8 +112,9 @@ Task<S3Result<NewContent>> store_body(Op& op, Placement placement, auth::Hasher*
   co_return co_await sink.finish();
 }
 
-Task<S3Result<NewContent>> store_copy(Op& op, const storage::RecordView& source, uint64_t first, uint64_t length,
-                                      Placement placement, std::span<auth::Hasher> hashers) {
+Task<S3Result<NewContent>> store_copy(Op& op, const storage::RecordView& source, uint64_t first,
+                                      uint64_t length, Placement placement,
+                                      std::span<auth::Hasher> hashers) {
   ContentSink sink;
   S3_CHECK(sink.open(op, length, placement));
   ObjectReader::Options options;

@@ -1,4 +1,5 @@
-// Writing content: a request's body or a range of another object, into memory (small) or a blob (large).
+// Writing content: a request's body or a range of another object, into memory (small) or a blob
+// (large).
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@
 
 namespace basalt::s3 {
 
-// Content that no record names yet. Goes away without a trace unless recorded() is called: a sealed blob is discarded.
+// Content that no record names yet. Goes away without a trace unless recorded() is called: a sealed
+// blob is discarded.
 class NewContent {
  public:
   NewContent() = default;
@@ -26,8 +28,12 @@ class NewContent {
   NewContent& operator=(NewContent&& other) noexcept;
   ~NewContent();
 
-  Bytes body() const { return {buffer_.data(), body_bytes_}; }  // for the batch: has_body if not empty
-  std::span<const storage::BlobRef> blobs() const { return {&blob_, writer_ ? size_t{1} : size_t{0}}; }
+  Bytes body() const {
+    return {buffer_.data(), body_bytes_};
+  }  // for the batch: has_body if not empty
+  std::span<const storage::BlobRef> blobs() const {
+    return {&blob_, writer_ ? size_t{1} : size_t{0}};
+  }
   // The apply that names the content succeeded.
   void recorded();
 
@@ -46,11 +52,14 @@ enum class Placement : uint8_t {
   kBlob,           // always a blob (parts, whose blobs are concatenated later)
 };
 
-// Reads the whole request body. `extra` is updated with every byte (nullptr: none). Nothing stays on any failure.
+// Reads the whole request body. `extra` is updated with every byte (nullptr: none). Nothing stays
+// on any failure.
 Task<S3Result<NewContent>> store_body(Op& op, Placement placement, auth::Hasher* extra);
 
-// Copies a verified range of a record's content, updating `hashers`. The source's ReadGuard is held by the caller.
-Task<S3Result<NewContent>> store_copy(Op& op, const storage::RecordView& source, uint64_t first, uint64_t length,
-                                      Placement placement, std::span<auth::Hasher> hashers);
+// Copies a verified range of a record's content, updating `hashers`. The source's ReadGuard is held
+// by the caller.
+Task<S3Result<NewContent>> store_copy(Op& op, const storage::RecordView& source, uint64_t first,
+                                      uint64_t length, Placement placement,
+                                      std::span<auth::Hasher> hashers);
 
 }  // namespace basalt::s3

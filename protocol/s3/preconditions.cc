@@ -66,10 +66,11 @@ bool etag_matches(std::string_view list, std::string_view etag) {
 
 ReadConditions read_conditions(const S3Request& request, ConditionSet set) {
   if (set == ConditionSet::kObject) {
-    return {request.header("If-Match"), request.header("If-None-Match"), date_header(request, "If-Modified-Since"),
-            date_header(request, "If-Unmodified-Since")};
+    return {request.header("If-Match"), request.header("If-None-Match"),
+            date_header(request, "If-Modified-Since"), date_header(request, "If-Unmodified-Since")};
   }
-  return {request.header("x-amz-copy-source-if-match"), request.header("x-amz-copy-source-if-none-match"),
+  return {request.header("x-amz-copy-source-if-match"),
+          request.header("x-amz-copy-source-if-none-match"),
           date_header(request, "x-amz-copy-source-if-modified-since"),
           date_header(request, "x-amz-copy-source-if-unmodified-since")};
 }
@@ -82,7 +83,8 @@ ReadAnswer evaluate(const ReadConditions& conditions, std::string_view etag, int
     return {ReadVerdict::kFailed, "If-Unmodified-Since"};
   }
   if (!conditions.if_none_match.empty()) {
-    if (etag_matches(conditions.if_none_match, etag)) return {ReadVerdict::kNotModified, "If-None-Match"};
+    if (etag_matches(conditions.if_none_match, etag))
+      return {ReadVerdict::kNotModified, "If-None-Match"};
   } else if (conditions.if_modified_since && modified <= *conditions.if_modified_since) {
     return {ReadVerdict::kNotModified, "If-Modified-Since"};
   }
@@ -113,7 +115,8 @@ S3Result<> WriteCondition::check(const std::string_view* current_tag, std::strin
     case Kind::kExists:
     case Kind::kTag:
       if (current_tag == nullptr) return std::unexpected(no_such_key(key));
-      if (kind == Kind::kTag && *current_tag != tag) return std::unexpected(precondition_failed(header()));
+      if (kind == Kind::kTag && *current_tag != tag)
+        return std::unexpected(precondition_failed(header()));
       return {};
   }
   return {};
@@ -144,10 +147,11 @@ S3Result<> check_version_id(const std::string* version_id, std::string_view key)
     return invalid_argument("versionId", *version_id, "Version id cannot be the empty string");
   }
   // The ids S3 gives out have 32 characters of this alphabet; anything else cannot name a version.
-  const bool possible = version_id->size() == 32 && std::all_of(version_id->begin(), version_id->end(), [](char c) {
-                          return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                                 c == '.' || c == '_' || c == '-';
-                        });
+  const bool possible =
+      version_id->size() == 32 && std::all_of(version_id->begin(), version_id->end(), [](char c) {
+        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+               c == '.' || c == '_' || c == '-';
+      });
   if (!possible) return invalid_argument("versionId", *version_id, "Invalid version id specified");
   S3Error error(S3Code::kNoSuchVersion);
   error.details = {{"Key", std::string(key)}, {"VersionId", *version_id}};

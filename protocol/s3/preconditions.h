@@ -1,5 +1,5 @@
-// Conditional requests: reading (If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since, and their
-// x-amz-copy-source-if-* forms) and writing (If-Match, If-None-Match: *).
+// Conditional requests: reading (If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since,
+// and their x-amz-copy-source-if-* forms) and writing (If-Match, If-None-Match: *).
 #pragma once
 
 #include <cstdint>
@@ -14,13 +14,15 @@
 
 namespace basalt::s3 {
 
-// Whether an entity tag list ("*", tags with or without quotes, W/ in front ignored) names `etag` (without quotes).
+// Whether an entity tag list ("*", tags with or without quotes, W/ in front ignored) names `etag`
+// (without quotes).
 bool etag_matches(std::string_view list, std::string_view etag);
 
 struct ReadConditions {
-  std::string_view if_match;       // empty: absent
+  std::string_view if_match;  // empty: absent
   std::string_view if_none_match;
-  std::optional<int64_t> if_modified_since;    // seconds; malformed dates count as absent (RFC 9110 section 13.1.3)
+  std::optional<int64_t>
+      if_modified_since;  // seconds; malformed dates count as absent (RFC 9110 section 13.1.3)
   std::optional<int64_t> if_unmodified_since;
 };
 
@@ -34,8 +36,9 @@ struct ReadAnswer {
 enum class ConditionSet : uint8_t { kObject, kCopySource };
 ReadConditions read_conditions(const S3Request& request, ConditionSet set);
 
-// RFC 9110 section 13.2.2, which S3 follows: If-Match that holds makes If-Unmodified-Since irrelevant, If-None-Match
-// that does not match makes If-Modified-Since irrelevant. Times are compared in whole seconds, as Last-Modified shows them.
+// RFC 9110 section 13.2.2, which S3 follows: If-Match that holds makes If-Unmodified-Since
+// irrelevant, If-None-Match that does not match makes If-Modified-Since irrelevant. Times are
+// compared in whole seconds, as Last-Modified shows them.
 ReadAnswer evaluate(const ReadConditions& conditions, std::string_view etag, int64_t modified_ms);
 
 // The 412 for a condition that did not hold.
@@ -49,20 +52,22 @@ struct WriteCondition {
   std::string_view header() const { return kind == Kind::kAbsent ? "If-None-Match" : "If-Match"; }
   // What the shard checks atomically with the write. Not for kNone.
   storage::Precondition precondition(const storage::KeyView& key) const;
-  // Early check against the record found (nullptr: none), before a large body is read; the shard's verdict rules.
+  // Early check against the record found (nullptr: none), before a large body is read; the shard's
+  // verdict rules.
   S3Result<> check(const std::string_view* current_tag, std::string_view key) const;
-  // The error for a shard that refused the write because of this condition (kPreconditionFailed or kNotFound).
+  // The error for a shard that refused the write because of this condition (kPreconditionFailed or
+  // kNotFound).
   S3Error failed(const Error& inner, std::string_view key) const;
 };
 
-// If-None-Match: only "*" ("Conditional writes", S3 user guide), else NotImplemented. If-Match: one tag or "*".
-// Both together: NotImplemented.
+// If-None-Match: only "*" ("Conditional writes", S3 user guide), else NotImplemented. If-Match: one
+// tag or "*". Both together: NotImplemented.
 S3Result<WriteCondition> write_condition(const S3Request& request);
 // DeleteObject knows If-Match only; If-None-Match is ignored as S3 does.
 S3Result<WriteCondition> delete_condition(const S3Request& request);
 
-// The `versionId` of a request to a bucket that never had versions: absent or "null" is the object itself.
-// Errors: NoSuchVersion (an id that could be one), InvalidArgument.
+// The `versionId` of a request to a bucket that never had versions: absent or "null" is the object
+// itself. Errors: NoSuchVersion (an id that could be one), InvalidArgument.
 S3Result<> check_version_id(const std::string* version_id, std::string_view key);
 
 S3Error no_such_key(std::string_view key);

@@ -37,7 +37,9 @@ std::optional<uint64_t> number(std::string_view text) {
 RangeAnswer parse_range(std::string_view header, uint64_t size) {
   const RangeAnswer whole;
   const size_t equals = header.find('=');
-  if (equals == std::string_view::npos || !http::field_name_equals(header.substr(0, equals), "bytes")) return whole;
+  if (equals == std::string_view::npos ||
+      !http::field_name_equals(header.substr(0, equals), "bytes"))
+    return whole;
   const std::string_view spec = trim(header.substr(equals + 1));
   const size_t dash = spec.find('-');
   if (dash == std::string_view::npos) return whole;
@@ -66,9 +68,10 @@ RangeAnswer parse_range(std::string_view header, uint64_t size) {
 S3Result<ByteRange> parse_copy_range(std::string_view header, uint64_t size) {
   constexpr std::string_view kHeader = "x-amz-copy-source-range";
   const auto malformed = [&] {
-    return invalid_argument(kHeader, header,
-                            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and "
-                            "last are the zero-based offsets of the first and last bytes to copy");
+    return invalid_argument(
+        kHeader, header,
+        "The x-amz-copy-source-range value must be of the form bytes=first-last where first and "
+        "last are the zero-based offsets of the first and last bytes to copy");
   };
   if (!header.starts_with("bytes=")) return malformed();
   const std::string_view spec = header.substr(6);
@@ -78,8 +81,9 @@ S3Result<ByteRange> parse_copy_range(std::string_view header, uint64_t size) {
   const auto last = number(spec.substr(dash + 1));
   if (!first || !last || *first > *last) return malformed();
   if (*last >= size) {
-    return invalid_argument(kHeader, header,
-                            "Range specified is not valid for source object of size: " + std::to_string(size));
+    return invalid_argument(
+        kHeader, header,
+        "Range specified is not valid for source object of size: " + std::to_string(size));
   }
   return ByteRange{*first, *last - *first + 1};
 }

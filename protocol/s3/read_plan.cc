@@ -12,14 +12,16 @@
 namespace basalt::s3 {
 namespace {
 
-// RFC 9110 section 13.1.5: a strong tag, or the exact Last-Modified; otherwise the range is ignored.
+// RFC 9110 section 13.1.5: a strong tag, or the exact Last-Modified; otherwise the range is
+// ignored.
 bool if_range_holds(std::string_view value, const fb::Object& object) {
   if (value.starts_with("W/")) return false;
   if (const auto date = parse_http_date(value)) return *date == object.modified_ms() / 1000;
   return value != "*" && etag_matches(value, text_of(object.etag()));
 }
 
-S3Result<ByteRange> part_range(unsigned number, const storage::RecordView& record, const fb::Object& object) {
+S3Result<ByteRange> part_range(unsigned number, const storage::RecordView& record,
+                               const fb::Object& object) {
   const size_t parts = count_of(object.parts());
   if (parts == 0 && number == 1) return ByteRange{0, record.size};
   uint64_t first = 0;
@@ -44,18 +46,21 @@ S3Result<unsigned> parse_part_number(std::string_view text) {
     if (good) value = value * 10 + static_cast<unsigned>(c - '0');
   }
   if (!good || value < 1 || value > kPartNumberMax) {
-    return invalid_argument("partNumber", text, "Part number must be an integer between 1 and 10000, inclusive");
+    return invalid_argument("partNumber", text,
+                            "Part number must be an integer between 1 and 10000, inclusive");
   }
   return value;
 }
 
 S3Result<ReadPlan> plan_read(Op& op, const storage::RecordView& record, const fb::Object& object) {
   const S3Request& request = op.request;
-  if (auto checked = check_overrides(op); !checked) return std::unexpected(std::move(checked).error());
+  if (auto checked = check_overrides(op); !checked)
+    return std::unexpected(std::move(checked).error());
 
-  const ReadAnswer answer =
-      evaluate(read_conditions(request, ConditionSet::kObject), text_of(object.etag()), object.modified_ms());
-  if (answer.verdict == ReadVerdict::kFailed) return std::unexpected(precondition_failed(answer.condition));
+  const ReadAnswer answer = evaluate(read_conditions(request, ConditionSet::kObject),
+                                     text_of(object.etag()), object.modified_ms());
+  if (answer.verdict == ReadVerdict::kFailed)
+    return std::unexpected(precondition_failed(answer.condition));
   if (answer.verdict == ReadVerdict::kNotModified) {
     op.head().status = 304;
     add_not_modified_headers(op.head(), object);
@@ -69,7 +74,8 @@ S3Result<ReadPlan> plan_read(Op& op, const storage::RecordView& record, const fb
     auto number = parse_part_number(*part_number);
     if (!number) return std::unexpected(std::move(number).error());
     if (!range_header.empty()) {
-      return s3_fail(S3Code::kInvalidRequest, "Cannot specify both Range header and partNumber query parameter");
+      return s3_fail(S3Code::kInvalidRequest,
+                     "Cannot specify both Range header and partNumber query parameter");
     }
     auto range = part_range(*number, record, object);
     if (!range) return std::unexpected(std::move(range).error());
@@ -101,7 +107,8 @@ S3Result<ReadPlan> plan_read(Op& op, const storage::RecordView& record, const fb
   if (plan.status == 206) add_content_range(head, plan.first, plan.length, record.size);
   const size_t parts = count_of(object.parts());
   if (part_number != nullptr && parts != 0) head.add("x-amz-mp-parts-count", uint64_t{parts});
-  if (plan.length == record.size && http::field_name_equals(request.header("x-amz-checksum-mode"), "ENABLED")) {
+  if (plan.length == record.size &&
+      http::field_name_equals(request.header("x-amz-checksum-mode"), "ENABLED")) {
     if (const auto checksum = checksum_of(object)) add_checksum_headers(head, *checksum, parts);
   }
   return plan;

@@ -1,4 +1,5 @@
-// ReadPlan: what GetObject and HeadObject answer about an object before any byte is read: conditions, range, part.
+// ReadPlan: what GetObject and HeadObject answer about an object before any byte is read:
+// conditions, range, part.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +17,10 @@ struct ReadPlan {
   uint64_t length = 0;
 };
 
-// Decides, and fills op.head() (status and every field but Content-Length) when the answer is a success or a 304.
-// Errors: PreconditionFailed, InvalidRange (its ActualObjectSize becomes Content-Range), InvalidPartNumber, InvalidArgument
-// (part number), InvalidRequest (part number together with Range; overrides of an anonymous request).
+// Decides, and fills op.head() (status and every field but Content-Length) when the answer is a
+// success or a 304. Errors: PreconditionFailed, InvalidRange (its ActualObjectSize becomes
+// Content-Range), InvalidPartNumber, InvalidArgument (part number), InvalidRequest (part number
+// together with Range; overrides of an anonymous request).
 S3Result<ReadPlan> plan_read(Op& op, const storage::RecordView& record, const fb::Object& object);
 
 // 1 to kPartNumberMax, digits only. InvalidArgument otherwise.

@@ -10,7 +10,7 @@ namespace basalt::s3 {
 namespace {
 
 struct SystemHeader {
-  std::string_view stored;     // name in fb::Object.headers
+  std::string_view stored;  // name in fb::Object.headers
   std::string_view shown;
   std::string_view parameter;  // query parameter that overrides it
 };
@@ -77,11 +77,13 @@ S3Result<> check_overrides(const Op& op) {
     const std::string* value = op.request.parameter(header.parameter);
     if (value == nullptr) continue;
     if (op.auth.identity.anonymous()) {
-      return s3_fail(S3Code::kInvalidRequest,
-                     "Request specific response headers cannot be used for anonymous GET requests.");
+      return s3_fail(
+          S3Code::kInvalidRequest,
+          "Request specific response headers cannot be used for anonymous GET requests.");
     }
     if (!fits_field(*value)) {
-      return invalid_argument(header.parameter, *value, "Header value cannot be represented using ISO-8859-1.");
+      return invalid_argument(header.parameter, *value,
+                              "Header value cannot be represented using ISO-8859-1.");
     }
   }
   return {};
@@ -94,9 +96,10 @@ void add_object_headers(const Op& op, const fb::Object& object) {
   head.add("Accept-Ranges", "bytes");
   const bool overrides = !op.request.query.empty();
   for (const SystemHeader& header : kSystemHeaders) {
-    const std::string* override_value = overrides ? op.request.parameter(header.parameter) : nullptr;
-    const std::string_view value =
-        override_value != nullptr ? std::string_view(*override_value) : stored_header(object, header.stored);
+    const std::string* override_value =
+        overrides ? op.request.parameter(header.parameter) : nullptr;
+    const std::string_view value = override_value != nullptr ? std::string_view(*override_value)
+                                                             : stored_header(object, header.stored);
     if (!value.empty()) head.add(header.shown, value);
   }
   uint64_t missing = 0;
@@ -121,13 +124,15 @@ void add_object_headers(const Op& op, const fb::Object& object) {
   if (const std::string_view redirect = text_of(object.website_redirect()); !redirect.empty()) {
     head.add("x-amz-website-redirect-location", redirect);
   }
-  if (const size_t tags = count_of(object.tags()); tags != 0) head.add("x-amz-tagging-count", uint64_t{tags});
+  if (const size_t tags = count_of(object.tags()); tags != 0)
+    head.add("x-amz-tagging-count", uint64_t{tags});
 }
 
 void add_not_modified_headers(http::ResponseHead& head, const fb::Object& object) {
   add_last_modified(head, object.modified_ms());
   add_etag(head, text_of(object.etag()));
-  for (const std::string_view name : {std::string_view("cache-control"), std::string_view("expires")}) {
+  for (const std::string_view name :
+       {std::string_view("cache-control"), std::string_view("expires")}) {
     const std::string_view value = stored_header(object, name);
     if (!value.empty()) head.add(name == "expires" ? "Expires" : "Cache-Control", value);
   }

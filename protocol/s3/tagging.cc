@@ -9,8 +9,8 @@ namespace basalt::s3 {
 namespace {
 
 size_t characters(std::string_view text) {
-  return static_cast<size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; }));
+  return static_cast<size_t>(std::count_if(
+      text.begin(), text.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; }));
 }
 
 // Letters, digits, space and + - = . _ : / @; beyond ASCII everything that is well-formed.
@@ -24,9 +24,10 @@ bool tag_characters(std::string_view text) {
 }
 
 std::unexpected<S3Error> malformed(std::string_view header) {
-  return invalid_argument("x-amz-tagging", header,
-                          "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters "
-                          "without tag name duplicates.");
+  return invalid_argument(
+      "x-amz-tagging", header,
+      "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters "
+      "without tag name duplicates.");
 }
 
 }  // namespace
@@ -39,16 +40,20 @@ S3Result<std::vector<NameValue>> parse_tagging_header(std::string_view header) {
     const std::string_view pair = rest.substr(0, end);
     rest.remove_prefix(std::min(end + 1, rest.size()));
     if (pair.empty()) continue;
-    if (tags.size() == kTagsMax) return s3_fail(S3Code::kInvalidTag, "Object tags cannot be greater than 10");
+    if (tags.size() == kTagsMax)
+      return s3_fail(S3Code::kInvalidTag, "Object tags cannot be greater than 10");
     const size_t equals = std::min(pair.find('='), pair.size());
     auto key = percent_decode(pair.substr(0, equals), true);
-    auto value = percent_decode(equals == pair.size() ? std::string_view() : pair.substr(equals + 1), true);
+    auto value =
+        percent_decode(equals == pair.size() ? std::string_view() : pair.substr(equals + 1), true);
     if (!key || !value) return malformed(header);
     if (key->empty() || characters(*key) > kTagKeyCharactersMax || !tag_characters(*key)) {
-      return s3_fail_with(S3Code::kInvalidTag, "TagKey", *key, "The TagKey you have provided is invalid");
+      return s3_fail_with(S3Code::kInvalidTag, "TagKey", *key,
+                          "The TagKey you have provided is invalid");
     }
     if (key->starts_with("aws:")) {
-      return s3_fail_with(S3Code::kInvalidTag, "TagKey", *key, "System tags cannot be added/updated by requester");
+      return s3_fail_with(S3Code::kInvalidTag, "TagKey", *key,
+                          "System tags cannot be added/updated by requester");
     }
     if (characters(*value) > kTagValueCharactersMax || !tag_characters(*value)) {
       S3Error error(S3Code::kInvalidTag, "The TagValue you have provided is invalid");

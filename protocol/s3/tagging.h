@@ -1,4 +1,5 @@
-// Object tags as the x-amz-tagging header carries them: key=value pairs encoded like a query string.
+// Object tags as the x-amz-tagging header carries them: key=value pairs encoded like a query
+// string.
 #pragma once
 
 #include <string_view>
@@ -14,8 +15,8 @@ constexpr size_t kTagsMax = 10;
 constexpr size_t kTagKeyCharactersMax = 128;
 constexpr size_t kTagValueCharactersMax = 256;
 
-// Errors: InvalidTag (too many, too long, forbidden characters, reserved "aws:" prefix), InvalidArgument (not decodable,
-// the same key twice).
+// Errors: InvalidTag (too many, too long, forbidden characters, reserved "aws:" prefix),
+// InvalidArgument (not decodable, the same key twice).
 S3Result<std::vector<NameValue>> parse_tagging_header(std::string_view header);
 
 }  // namespace basalt::s3

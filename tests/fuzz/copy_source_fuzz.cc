@@ -1,5 +1,6 @@
-// x-amz-copy-source and x-amz-tagging. What must hold: no crash; an accepted source has a bucket without a slash and a key within
-// the limits, and its canonical form parses to the same; accepted tags are within S3's limits.
+// x-amz-copy-source and x-amz-tagging. What must hold: no crash; an accepted source has a bucket
+// without a slash and a key within the limits, and its canonical form parses to the same; accepted
+// tags are within S3's limits.
 #include <string>
 
 #include "base/check.h"
@@ -17,8 +18,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     BASALT_CHECK(!source->bucket.empty() && source->bucket.find('/') == std::string::npos);
     BASALT_CHECK(!source->key.empty() && source->key.size() <= kKeyBytesMax);
     BASALT_CHECK(source->key.find('\0') == std::string::npos && valid_utf8(source->key));
-    const auto again = parse_copy_source("/" + url_encode(source->bucket, false) + "/" + url_encode(source->key, true));
-    BASALT_CHECK(again && again->bucket == source->bucket && again->key == source->key && !again->version_id);
+    const auto again = parse_copy_source("/" + url_encode(source->bucket, false) + "/" +
+                                         url_encode(source->key, true));
+    BASALT_CHECK(again && again->bucket == source->bucket && again->key == source->key &&
+                 !again->version_id);
   }
   if (const auto tags = parse_tagging_header(text)) {
     BASALT_CHECK(tags->size() <= kTagsMax);

@@ -1,5 +1,6 @@
-// Range headers, copy ranges, HTTP dates, entity tag lists. What must hold: no crash; an answer that is a range lies within the
-// content and is not empty; a date that parses can be written and parsed again.
+// Range headers, copy ranges, HTTP dates, entity tag lists. What must hold: no crash; an answer
+// that is a range lies within the content and is not empty; a date that parses can be written and
+// parsed again.
 #include <cstring>
 #include <string>
 
@@ -26,7 +27,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       BASALT_CHECK(answer.range.first <= content - answer.range.length);
     }
     if (const auto range = parse_copy_range(header, content)) {
-      BASALT_CHECK(range->length > 0 && range->length <= content && range->first <= content - range->length);
+      BASALT_CHECK(range->length > 0 && range->length <= content &&
+                   range->first <= content - range->length);
     }
   }
   if (const auto seconds = parse_http_date(text); seconds && *seconds >= 0) {

@@ -67,7 +67,8 @@ class Metadata(harness.S3Case):
         self.put({})
         for value in ("a%0D%0Ax-evil%3A%201", "a%0Ab", "%01"):
             reply = self.raw("GET", f"/{self.bucket}/k", "response-content-type=" + value)
-            self.assertEqual((reply.status, reply.code), (400, "InvalidArgument"), value)
+            # Not parsed: what is repeated may be a character that XML 1.0 has no place for, as in S3.
+            self.assertEqual((reply.status, b"<Code>InvalidArgument</Code>" in reply.body), (400, True), value)
             self.assertNotIn("x-evil", reply.headers)
 
     def test_replaced_as_a_whole(self):

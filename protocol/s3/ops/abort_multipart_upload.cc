@@ -1,4 +1,5 @@
-// AbortMultipartUpload: https://docs.aws.amazon.com/AmazonS3/latest/API/API_AbortMultipartUpload.html
+// AbortMultipartUpload:
+// https://docs.aws.amazon.com/AmazonS3/latest/API/API_AbortMultipartUpload.html
 #include "protocol/s3/failure.h"
 #include "protocol/s3/multipart.h"
 #include "protocol/s3/ops/handlers.h"
@@ -13,7 +14,8 @@ Task<S3Result<Reply>> abort_multipart_upload(Op& op) {
   for (const auto& entry : parts.entries) {
     mutations.erase({storage::Table::kPart, op.bucket->space, entry.name});
   }
-  const storage::Precondition exists{.kind = storage::Precondition::Kind::kExists, .key = upload_key(op, upload)};
+  const storage::Precondition exists{.kind = storage::Precondition::Kind::kExists,
+                                     .key = upload_key(op, upload)};
   auto applied = co_await op.shards().apply(op.shard(), {&exists, 1}, mutations.finish(), {}, true);
   if (!applied) {
     const Code code = applied.error().code;

@@ -1,6 +1,8 @@
-// CompleteMultipartUpload: https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html
+// CompleteMultipartUpload:
+// https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html
 //
-// No byte is copied: the object's record names the parts' blobs in order, in the same batch that takes them from the parts.
+// No byte is copied: the object's record names the parts' blobs in order, in the same batch that
+// takes them from the parts.
 #include <algorithm>
 #include <charconv>
 #include <optional>
@@ -16,13 +18,14 @@
 namespace basalt::s3 {
 namespace {
 
-// How often the parts are read again because one of them was replaced between the look and the completion.
+// How often the parts are read again because one of them was replaced between the look and the
+// completion.
 constexpr int kAttemptsMax = 5;
 constexpr uint32_t kPartsPage = 1000;
 
 struct WantedPart {
   unsigned number = 0;
-  std::string etag;                                    // without quotes
+  std::string etag;                                                // without quotes
   std::vector<std::pair<auth::Algorithm, std::string>> checksums;  // base64 as sent
 };
 
@@ -54,13 +57,15 @@ S3Result<std::vector<WantedPart>> parse_parts(const std::string& text) {
     const auto number = parse_number(xml_trimmed(number_text));
     if (!number) return s3_fail(S3Code::kMalformedXML);
     if (*number < 1 || *number > kPartNumberMax) {
-      return invalid_argument("partNumber", number_text, "PartNumber must be an integer between 1 and 10000, inclusive");
+      return invalid_argument("partNumber", number_text,
+                              "PartNumber must be an integer between 1 and 10000, inclusive");
     }
     WantedPart part;
     part.number = static_cast<unsigned>(*number);
     const std::string etag_text = xml_text(etag_node);
     std::string_view etag = xml_trimmed(etag_text);
-    if (etag.size() >= 2 && etag.front() == '"' && etag.back() == '"') etag = etag.substr(1, etag.size() - 2);
+    if (etag.size() >= 2 && etag.front() == '"' && etag.back() == '"')
+      etag = etag.substr(1, etag.size() - 2);
     part.etag = lower(etag);
     for (const auth::Algorithm algorithm : kChecksumAlgorithms) {
       const pugi::xml_node checksum = node.child(std::string(checksum_element(algorithm)).c_str());
@@ -68,7 +73,8 @@ S3Result<std::vector<WantedPart>> parse_parts(const std::string& text) {
       const std::string checksum_value = xml_text(checksum);
       part.checksums.emplace_back(algorithm, std::string(xml_trimmed(checksum_value)));
     }
-    if (!parts.empty() && part.number <= parts.back().number) return s3_fail(S3Code::kInvalidPartOrder);
+    if (!parts.empty() && part.number <= parts.back().number)
+      return s3_fail(S3Code::kInvalidPartOrder);
     parts.push_back(std::move(part));
   }
   if (parts.empty()) return s3_fail(S3Code::kMalformedXML);
@@ -77,7 +83,8 @@ S3Result<std::vector<WantedPart>> parse_parts(const std::string& text) {
 
 S3Error invalid_part(const std::string& upload_id, const WantedPart& part) {
   S3Error error(S3Code::kInvalidPart);
-  error.details = {{"UploadId", upload_id}, {"PartNumber", std::to_string(part.number)}, {"ETag", part.etag}};
+  error.details = {
+      {"UploadId", upload_id}, {"PartNumber", std::to_string(part.number)}, {"ETag", part.etag}};
   return error;
 }
 
@@ -114,8 +121,13 @@ struct Assembly {
 
 class Assembler {
  public:
-  Assembler(const Op& op, const Upload& upload, const fb::Upload& meta, const std::vector<WantedPart>& wanted)
-      : op_(op), upload_id_(upload.id.text()), meta_(meta), wanted_(wanted), kind_(checksum_kind(meta)) {}
+  Assembler(const Op& op, const Upload& upload, const fb::Upload& meta,
+            const std::vector<WantedPart>& wanted)
+      : op_(op),
+        upload_id_(upload.id.text()),
+        meta_(meta),
+        wanted_(wanted),
+        kind_(checksum_kind(meta)) {}
 
   S3Result<Assembly> assemble(const StoredParts& stored) const {
     Assembly assembly;
@@ -126,9 +138,11 @@ class Assembler {
     auto at = stored.entries.begin();
     for (size_t i = 0; i < wanted_.size(); ++i) {
       const WantedPart& part = wanted_[i];
-      at = std::find_if(at, stored.entries.end(),
-                        [&](const auto* entry) { return part_number_of(entry->name) >= part.number; });
-      if (at == stored.entries.end() || part_number_of((*at)->name) != part.number || (*at)->record.tag != part.etag) {
+      at = std::find_if(at, stored.entries.end(), [&](const auto* entry) {
+        return part_number_of(entry->name) >= part.number;
+      });
+      if (at == stored.entries.end() || part_number_of((*at)->name) != part.number ||
+          (*at)->record.tag != part.etag) {
         return std::unexpected(invalid_part(upload_id_, part));
       }
       const storage::RecordView& record = (*at)->record;
@@ -152,7 +166,8 @@ class Assembler {
       has_checksum = checksum.add(part_checksum, record.size) && has_checksum;
       assembly.size += record.size;
       assembly.blobs.insert(assembly.blobs.end(), record.blobs.begin(), record.blobs.end());
-      assembly.fields.parts.push_back({static_cast<uint16_t>(part.number), record.size, part_checksum});
+      assembly.fields.parts.push_back(
+          {static_cast<uint16_t>(part.number), record.size, part_checksum});
       assembly.used.push_back(*at);
     }
     if (assembly.size > kObjectBytesMax) {
@@ -161,7 +176,8 @@ class Assembler {
                        {"MaxSizeAllowed", std::to_string(kObjectBytesMax)}};
       return std::unexpected(std::move(error));
     }
-    assembly.fields.etag = auth::to_hex(etags.finish().view()) + "-" + std::to_string(wanted_.size());
+    assembly.fields.etag =
+        auth::to_hex(etags.finish().view()) + "-" + std::to_string(wanted_.size());
     assembly.fields.modified_ms = op_.services.clock.wall_ms();
     if (has_checksum) assembly.fields.checksum = checksum.finish();
     return assembly;
@@ -173,7 +189,8 @@ class Assembler {
     bool found = false;
     for (const auto& [algorithm, value] : part.checksums) {
       if (algorithm != kind_.algorithm) {
-        // Without a named algorithm SDKs echo the checksum they sent with the part, of which only the verdict was kept.
+        // Without a named algorithm SDKs echo the checksum they sent with the part, of which only
+        // the verdict was kept.
         if (!checksum_asked(meta_)) continue;
         return std::unexpected(invalid_part(upload_id_, part));
       }
@@ -181,11 +198,12 @@ class Assembler {
       found = true;
     }
     if (!found && checksum_asked(meta_) && !kind_.full_object) {
-      return s3_fail(S3Code::kInvalidRequest,
-                     "The upload was created using a " + lower(checksum_name(kind_.algorithm)) +
-                         " checksum. The complete request must include the checksum for each part. It was missing for "
-                         "part " +
-                         std::to_string(part.number) + " in the request.");
+      return s3_fail(S3Code::kInvalidRequest, "The upload was created using a " +
+                                                  lower(checksum_name(kind_.algorithm)) +
+                                                  " checksum. The complete request must include "
+                                                  "the checksum for each part. It was missing for "
+                                                  "part " +
+                                                  std::to_string(part.number) + " in the request.");
     }
     return {};
   }
@@ -198,7 +216,8 @@ class Assembler {
 };
 
 // What the request's headers promise about the whole object.
-S3Result<> check_promises(const S3Request& request, const fb::Upload& upload, const Assembly& assembly) {
+S3Result<> check_promises(const S3Request& request, const fb::Upload& upload,
+                          const Assembly& assembly) {
   const UploadChecksum kind = checksum_kind(upload);
   const std::string_view type = request.header("x-amz-checksum-type");
   if (!type.empty()) {
@@ -206,9 +225,10 @@ S3Result<> check_promises(const S3Request& request, const fb::Upload& upload, co
       return s3_fail(S3Code::kInvalidRequest, "Value for x-amz-checksum-type header is invalid.");
     }
     if (type != checksum_type_name(kind.full_object)) {
-      return s3_fail(S3Code::kInvalidRequest, "The upload was created using the " +
-                                                  std::string(checksum_type_name(kind.full_object)) +
-                                                  " checksum mode. The complete request must use the same checksum mode.");
+      return s3_fail(S3Code::kInvalidRequest,
+                     "The upload was created using the " +
+                         std::string(checksum_type_name(kind.full_object)) +
+                         " checksum mode. The complete request must use the same checksum mode.");
     }
   }
   auto announced = announced_checksum(request);
@@ -229,7 +249,8 @@ S3Result<> check_promises(const S3Request& request, const fb::Upload& upload, co
   if (!size.empty()) {
     const auto announced_size = parse_number(size);
     if (!announced_size) {
-      return invalid_argument("x-amz-mp-object-size", size, "Value for x-amz-mp-object-size header is invalid.");
+      return invalid_argument("x-amz-mp-object-size", size,
+                              "Value for x-amz-mp-object-size header is invalid.");
     }
     if (*announced_size != assembly.size) {
       return s3_fail(S3Code::kInvalidRequest,
@@ -263,7 +284,8 @@ Task<S3Result<Outcome>> record_object(Op& op, const Upload& upload, const WriteC
   preconditions.push_back({.kind = Kind::kExists, .key = upload_key(op, upload)});
   if (condition) preconditions.push_back(condition.precondition(op.object_key()));
   const size_t first_part = preconditions.size();
-  // By sequence, not by tag: the same bytes uploaded again have the same tag but another blob, and the old one is gone.
+  // By sequence, not by tag: the same bytes uploaded again have the same tag but another blob, and
+  // the old one is gone.
   for (const auto* entry : assembly.used) {
     preconditions.push_back({.kind = Kind::kSeqEquals,
                              .key = {storage::Table::kPart, op.bucket->space, entry->name},
@@ -292,7 +314,8 @@ Task<S3Result<Outcome>> record_object(Op& op, const Upload& upload, const WriteC
     co_return std::unexpected(std::move(applied).error());
   }
   if (call.failed_index == 0) co_return std::unexpected(no_such_upload(op));
-  if (call.failed_index < first_part) co_return std::unexpected(condition.failed(applied.error(), op.request.key));
+  if (call.failed_index < first_part)
+    co_return std::unexpected(condition.failed(applied.error(), op.request.key));
   co_return Outcome::kPartsChanged;
 }
 

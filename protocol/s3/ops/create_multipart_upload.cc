@@ -1,4 +1,5 @@
-// CreateMultipartUpload: https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateMultipartUpload.html
+// CreateMultipartUpload:
+// https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateMultipartUpload.html
 #include "protocol/s3/checksum_model.h"
 #include "protocol/s3/failure.h"
 #include "protocol/s3/multipart.h"

@@ -7,7 +7,8 @@
 namespace basalt::s3 {
 
 Task<S3Result<Reply>> delete_object(Op& op) {
-  if (auto version = check_version_id(op.request.parameter("versionId"), op.request.key); !version) {
+  if (auto version = check_version_id(op.request.parameter("versionId"), op.request.key);
+      !version) {
     // Deleting a version that is not there succeeds, as deleting a missing key does.
     if (version.error().code == S3Code::kNoSuchVersion) co_return Reply::empty(204);
     co_return std::unexpected(std::move(version).error());
@@ -20,7 +21,8 @@ Task<S3Result<Reply>> delete_object(Op& op) {
                 : storage::Precondition{.kind = storage::Precondition::Kind::kExists, .key = key};
   storage::MutationBuilder mutations;
   mutations.erase(key);
-  auto applied = co_await op.shards().apply(op.shard(), {&precondition, 1}, mutations.finish(), {}, true);
+  auto applied =
+      co_await op.shards().apply(op.shard(), {&precondition, 1}, mutations.finish(), {}, true);
   if (applied) co_return Reply::empty(204);
   const Code code = applied.error().code;
   if (code == Code::kNotFound || code == Code::kPreconditionFailed) {

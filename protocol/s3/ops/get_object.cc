@@ -13,7 +13,8 @@ namespace basalt::s3 {
 Task<S3Result<Reply>> get_object(Op& op) {
   S3_CHECK(check_version_id(op.request.parameter("versionId"), op.request.key));
   S3_CHECK(check_read_headers(op.request));
-  // Before the look-up and until the last byte: what the record names stays in place even if it is overwritten meanwhile.
+  // Before the look-up and until the last byte: what the record names stays in place even if it is
+  // overwritten meanwhile.
   const auto guard = op.shards().blobs().guard();
   CO_TRY(record, find_object(op, *op.bucket, op.request.key));
   S3_TRY(object, ObjectView::open(record->meta));

@@ -50,27 +50,31 @@ S3Result<Wanted> wanted_attributes(const S3Request& request) {
     }
   }
   if (!any) {
-    return invalid_argument(kHeader, "",
-                            "The x-amz-object-attributes header specifying the attributes to be retrieved is either "
-                            "missing or empty");
+    return invalid_argument(
+        kHeader, "",
+        "The x-amz-object-attributes header specifying the attributes to be retrieved is either "
+        "missing or empty");
   }
   return wanted;
 }
 
-S3Result<unsigned> number_header(const S3Request& request, std::string_view name, unsigned otherwise) {
+S3Result<unsigned> number_header(const S3Request& request, std::string_view name,
+                                 unsigned otherwise) {
   const std::string_view text = request.header(name);
   if (text.empty()) return otherwise;
   uint64_t value = 0;
   for (const char c : text) {
     if (c < '0' || c > '9' || text.size() > 9) {
-      return invalid_argument(name, text, "Provided " + std::string(name) + " not an integer or within integer range");
+      return invalid_argument(
+          name, text, "Provided " + std::string(name) + " not an integer or within integer range");
     }
     value = value * 10 + static_cast<uint64_t>(c - '0');
   }
   return static_cast<unsigned>(value);
 }
 
-// The parts one by one only where their checksums are those of a composite; else their number, as S3 does.
+// The parts one by one only where their checksums are those of a composite; else their number, as
+// S3 does.
 void write_parts(XmlWriter& xml, const fb::Object& object, unsigned marker, unsigned limit) {
   const size_t count = count_of(object.parts());
   xml.open("ObjectParts");
@@ -78,12 +82,14 @@ void write_parts(XmlWriter& xml, const fb::Object& object, unsigned marker, unsi
   const auto checksum = checksum_of(object);
   if (checksum && !checksum->full_object) {
     size_t begin = 0;
-    while (begin < count && object.parts()->Get(static_cast<flatbuffers::uoffset_t>(begin))->number() <= marker) {
+    while (begin < count &&
+           object.parts()->Get(static_cast<flatbuffers::uoffset_t>(begin))->number() <= marker) {
       ++begin;
     }
     const size_t end = std::min(count, begin + limit);
     const unsigned next =
-        end > begin ? object.parts()->Get(static_cast<flatbuffers::uoffset_t>(end - 1))->number() : 0;
+        end > begin ? object.parts()->Get(static_cast<flatbuffers::uoffset_t>(end - 1))->number()
+                    : 0;
     xml.number("PartNumberMarker", marker);
     xml.number("NextPartNumberMarker", next);
     xml.number("MaxParts", limit);
@@ -94,7 +100,8 @@ void write_parts(XmlWriter& xml, const fb::Object& object, unsigned marker, unsi
       xml.number("PartNumber", part->number());
       xml.number("Size", part->size());
       const auth::Digest value = digest_of(part->checksum());
-      if (value.size != 0) xml.text(checksum_element(checksum->algorithm), auth::to_base64(value.view()));
+      if (value.size != 0)
+        xml.text(checksum_element(checksum->algorithm), auth::to_base64(value.view()));
       xml.close("Part");
     }
   }

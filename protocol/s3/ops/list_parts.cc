@@ -11,18 +11,22 @@ namespace basalt::s3 {
 namespace {
 
 // A decimal number up to 2^31 - 1, as S3 takes them.
-S3Result<unsigned> number_parameter(const S3Request& request, std::string_view name, unsigned otherwise) {
+S3Result<unsigned> number_parameter(const S3Request& request, std::string_view name,
+                                    unsigned otherwise) {
   const std::string* text = request.parameter(name);
   if (text == nullptr || text->empty()) return otherwise;
   uint64_t value = 0;
   for (const char c : *text) {
     if (c < '0' || c > '9' || text->size() > 10) {
-      return invalid_argument(name, *text, "Provided " + std::string(name) + " not an integer or within integer range");
+      return invalid_argument(
+          name, *text, "Provided " + std::string(name) + " not an integer or within integer range");
     }
     value = value * 10 + static_cast<uint64_t>(c - '0');
   }
   if (value > INT32_MAX) {
-    return invalid_argument(name, *text, "Argument " + std::string(name) + " must be an integer between 0 and 2147483647");
+    return invalid_argument(
+        name, *text,
+        "Argument " + std::string(name) + " must be an integer between 0 and 2147483647");
   }
   return static_cast<unsigned>(value);
 }
@@ -54,7 +58,8 @@ Task<S3Result<Reply>> list_parts(Op& op) {
   const std::string_view storage_class = text_of(view->object()->storage_class());
   xml.text("StorageClass", storage_class.empty() ? "STANDARD" : storage_class);
   xml.number("PartNumberMarker", marker);
-  xml.number("NextPartNumberMarker", page.entries.empty() ? 0 : part_number_of(page.entries.back().name));
+  xml.number("NextPartNumberMarker",
+             page.entries.empty() ? 0 : part_number_of(page.entries.back().name));
   xml.number("MaxParts", limit);
   xml.boolean("IsTruncated", page.more);
   if (shows_checksum) {
@@ -70,7 +75,8 @@ Task<S3Result<Reply>> list_parts(Op& op) {
     xml.number("Size", entry.record.size);
     if (shows_checksum) {
       const auth::Digest checksum = digest_of(part->checksum());
-      if (checksum.size != 0) xml.text(checksum_element(kind.algorithm), auth::to_base64(checksum.view()));
+      if (checksum.size != 0)
+        xml.text(checksum_element(kind.algorithm), auth::to_base64(checksum.view()));
     }
     xml.close("Part");
   }

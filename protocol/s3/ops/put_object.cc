@@ -21,7 +21,8 @@ Task<S3Result<Reply>> put_object(Op& op) {
   if (condition) {
     // A hopeless upload fails before its body is read. The shard decides again, atomically, below.
     auto found = co_await op.shards().get(op.shard(), key);
-    if (!found && found.error().code != Code::kNotFound) co_return std::unexpected(std::move(found).error());
+    if (!found && found.error().code != Code::kNotFound)
+      co_return std::unexpected(std::move(found).error());
     S3_CHECK(condition.check(found ? &(*found)->tag : nullptr, op.request.key));
   }
 
@@ -31,16 +32,19 @@ Task<S3Result<Reply>> put_object(Op& op) {
 
   fields.etag = auth::to_hex(body.md5().view());
   fields.modified_ms = op.services.clock.wall_ms();
-  if (const auto checksum = body.checksum()) fields.checksum = StoredChecksum{checksum->algorithm, true, checksum->value};
+  if (const auto checksum = body.checksum())
+    fields.checksum = StoredChecksum{checksum->algorithm, true, checksum->value};
   const EncodedMeta meta = encode_object(fields);
   storage::MutationBuilder mutations;
-  mutations.put(key,
-                {.size = body.length(), .tag = fields.etag, .meta = meta.bytes(), .blobs = content.blobs()},
-                !content.body().empty());
+  mutations.put(
+      key,
+      {.size = body.length(), .tag = fields.etag, .meta = meta.bytes(), .blobs = content.blobs()},
+      !content.body().empty());
   storage::Precondition precondition{};
   if (condition) precondition = condition.precondition(key);
-  auto applied = co_await op.shards().apply(op.shard(), {&precondition, condition ? size_t{1} : size_t{0}},
-                                            mutations.finish(), content.body());
+  auto applied =
+      co_await op.shards().apply(op.shard(), {&precondition, condition ? size_t{1} : size_t{0}},
+                                 mutations.finish(), content.body());
   if (!applied) {
     const Code code = applied.error().code;
     if (condition && (code == Code::kPreconditionFailed || code == Code::kNotFound)) {

@@ -32,8 +32,9 @@ Task<S3Result<Reply>> upload_part(Op& op) {
   const UploadChecksum kind = checksum_kind(*view);
   RequestBody& body = *op.body;
   const auto announced = body.announced();
-  // An upload that named an algorithm takes parts with that one; a FULL_OBJECT one also takes parts with none. Without a
-  // name every part gets the default beside what its client sends: SDKs bring checksums for the transfer alone.
+  // An upload that named an algorithm takes parts with that one; a FULL_OBJECT one also takes parts
+  // with none. Without a name every part gets the default beside what its client sends: SDKs bring
+  // checksums for the transfer alone.
   std::optional<auth::Hasher> beside;
   if (checksum_asked(*view)) {
     if (announced ? *announced != kind.algorithm : !kind.full_object) {
@@ -58,10 +59,12 @@ Task<S3Result<Reply>> upload_part(Op& op) {
   const EncodedMeta meta = encode_part(etag, op.services.clock.wall_ms(), checksum);
   const std::string name = upload.id.part_name(number);
   storage::MutationBuilder mutations;
-  mutations.put({storage::Table::kPart, op.bucket->space, name},
-                {.size = body.length(), .tag = etag, .meta = meta.bytes(), .blobs = content.blobs()});
+  mutations.put(
+      {storage::Table::kPart, op.bucket->space, name},
+      {.size = body.length(), .tag = etag, .meta = meta.bytes(), .blobs = content.blobs()});
   // No part may appear after the upload was completed or aborted.
-  const storage::Precondition exists{.kind = storage::Precondition::Kind::kExists, .key = upload_key(op, upload)};
+  const storage::Precondition exists{.kind = storage::Precondition::Kind::kExists,
+                                     .key = upload_key(op, upload)};
   auto applied = co_await op.shards().apply(op.shard(), {&exists, 1}, mutations.finish());
   if (!applied) {
     const Code code = applied.error().code;

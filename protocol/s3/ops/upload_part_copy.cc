@@ -22,19 +22,22 @@ Task<S3Result<Reply>> upload_part_copy(Op& op) {
 
   ByteRange range{0, source.record->size};
   if (op.request.find_header("x-amz-copy-source-range") != nullptr) {
-    S3_TRY(asked, parse_copy_range(op.request.header("x-amz-copy-source-range"), source.record->size));
+    S3_TRY(asked,
+           parse_copy_range(op.request.header("x-amz-copy-source-range"), source.record->size));
     range = asked;
   }
   if (range.length > kPutBytesMax) {
-    co_return s3_fail(S3Code::kInvalidRequest,
-                      "The specified copy source is larger than the maximum allowable size for a copy source: " +
-                          std::to_string(kPutBytesMax));
+    co_return s3_fail(
+        S3Code::kInvalidRequest,
+        "The specified copy source is larger than the maximum allowable size for a copy source: " +
+            std::to_string(kPutBytesMax));
   }
   const UploadChecksum kind = checksum_kind(*view);
   std::vector<auth::Hasher> hashers;
   hashers.emplace_back(auth::Algorithm::kMd5);
   hashers.emplace_back(kind.algorithm);
-  CO_TRY(content, store_copy(op, source.record.view(), range.first, range.length, Placement::kBlob, hashers));
+  CO_TRY(content, store_copy(op, source.record.view(), range.first, range.length, Placement::kBlob,
+                             hashers));
 
   const std::string etag = auth::to_hex(hashers[0].finish().view());
   const auth::Digest checksum = hashers[1].finish();
@@ -42,9 +45,11 @@ Task<S3Result<Reply>> upload_part_copy(Op& op) {
   const EncodedMeta meta = encode_part(etag, modified_ms, checksum);
   const std::string name = upload.id.part_name(number);
   storage::MutationBuilder mutations;
-  mutations.put({storage::Table::kPart, op.bucket->space, name},
-                {.size = range.length, .tag = etag, .meta = meta.bytes(), .blobs = content.blobs()});
-  const storage::Precondition exists{.kind = storage::Precondition::Kind::kExists, .key = upload_key(op, upload)};
+  mutations.put(
+      {storage::Table::kPart, op.bucket->space, name},
+      {.size = range.length, .tag = etag, .meta = meta.bytes(), .blobs = content.blobs()});
+  const storage::Precondition exists{.kind = storage::Precondition::Kind::kExists,
+                                     .key = upload_key(op, upload)};
   auto applied = co_await op.shards().apply(op.shard(), {&exists, 1}, mutations.finish());
   if (!applied) {
     const Code code = applied.error().code;
@@ -58,7 +63,8 @@ Task<S3Result<Reply>> upload_part_copy(Op& op) {
   XmlWriter xml("CopyPartResult");
   xml.time("LastModified", modified_ms);
   xml.etag("ETag", etag);
-  if (checksum_asked(*view)) xml.text(checksum_element(kind.algorithm), auth::to_base64(checksum.view()));
+  if (checksum_asked(*view))
+    xml.text(checksum_element(kind.algorithm), auth::to_base64(checksum.view()));
   co_return Reply::xml(xml.finish());
 }
 

@@ -19,7 +19,8 @@ class ChecksumModelTest : public ::testing::Test {
     request_.head = &head_;
     return upload_checksum(request_);
   }
-  void expect(std::string_view algorithm, std::string_view type, Algorithm wanted, bool full_object) {
+  void expect(std::string_view algorithm, std::string_view type, Algorithm wanted,
+              bool full_object) {
     const auto answer = ask(algorithm, type);
     ASSERT_TRUE(answer.has_value() && *answer) << algorithm << " " << type;
     EXPECT_EQ((*answer)->algorithm, wanted) << algorithm << " " << type;
@@ -45,8 +46,12 @@ TEST_F(ChecksumModelTest, PairsThatDoNot) {
             "The COMPOSITE checksum type cannot be used with the crc64nvme checksum algorithm.");
   EXPECT_EQ(ask("SHA256", "FULL_OBJECT").error().message,
             "The FULL_OBJECT checksum type cannot be used with the sha256 checksum algorithm.");
-  for (const auto& [algorithm, type] : std::vector<std::pair<std::string_view, std::string_view>>{
-           {"SHA1", "FULL_OBJECT"}, {"", "COMPOSITE"}, {"CRC32", "BOTH"}, {"CRC31", ""}, {"MD5", ""}}) {
+  for (const auto& [algorithm, type] :
+       std::vector<std::pair<std::string_view, std::string_view>>{{"SHA1", "FULL_OBJECT"},
+                                                                  {"", "COMPOSITE"},
+                                                                  {"CRC32", "BOTH"},
+                                                                  {"CRC31", ""},
+                                                                  {"MD5", ""}}) {
     const auto refused = ask(algorithm, type);
     ASSERT_FALSE(refused.has_value()) << algorithm << " " << type;
     EXPECT_EQ(refused.error().code, S3Code::kInvalidRequest) << algorithm << " " << type;
@@ -57,7 +62,8 @@ TEST_F(ChecksumModelTest, FullObjectIsTheChecksumOfTheBytes) {
   const std::string whole = "The quick brown fox jumps over the lazy dog";
   for (const Algorithm algorithm : {Algorithm::kCrc32, Algorithm::kCrc32c, Algorithm::kCrc64Nvme}) {
     PartsChecksum parts({algorithm, true});
-    for (const auto& [from, count] : std::vector<std::pair<size_t, size_t>>{{0, 9}, {9, 0}, {9, 1}, {10, 100}}) {
+    for (const auto& [from, count] :
+         std::vector<std::pair<size_t, size_t>>{{0, 9}, {9, 0}, {9, 1}, {10, 100}}) {
       const std::string part = whole.substr(from, count);
       EXPECT_TRUE(parts.add(auth::digest(algorithm, as_bytes(part)), part.size()));
     }
@@ -66,7 +72,8 @@ TEST_F(ChecksumModelTest, FullObjectIsTheChecksumOfTheBytes) {
 }
 
 TEST_F(ChecksumModelTest, CompositeIsTheDigestOfTheDigests) {
-  const auth::Digest a = auth::digest(Algorithm::kSha256, as_bytes("a")), b = auth::digest(Algorithm::kSha256, as_bytes("b"));
+  const auth::Digest a = auth::digest(Algorithm::kSha256, as_bytes("a")),
+                     b = auth::digest(Algorithm::kSha256, as_bytes("b"));
   PartsChecksum parts({Algorithm::kSha256, false});
   EXPECT_TRUE(parts.add(a, 1));
   EXPECT_TRUE(parts.add(b, 1));

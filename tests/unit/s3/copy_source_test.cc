@@ -1,4 +1,5 @@
-// x-amz-copy-source: what names an object, what does not, and that keys stay opaque (no "..", no slash is special).
+// x-amz-copy-source: what names an object, what does not, and that keys stay opaque (no "..", no
+// slash is special).
 #include "protocol/s3/copy_source.h"
 
 #include <gtest/gtest.h>
@@ -39,14 +40,16 @@ TEST(CopySourceTest, VersionId) {
 }
 
 TEST(CopySourceTest, Refused) {
-  for (const std::string_view header : {"", "/", "bucket", "/bucket", "bucket/", "/bucket/", "//key", "bucket/%zz",
-                                        "bucket/%4", "bucket/a%00b", "bucket/%ff", "bucket/key?versionId=%zz"}) {
+  for (const std::string_view header :
+       {"", "/", "bucket", "/bucket", "bucket/", "/bucket/", "//key", "bucket/%zz", "bucket/%4",
+        "bucket/a%00b", "bucket/%ff", "bucket/key?versionId=%zz"}) {
     const auto refused = parse_copy_source(header);
     ASSERT_FALSE(refused.has_value()) << header;
     EXPECT_EQ(refused.error().code, S3Code::kInvalidArgument) << header;
   }
   EXPECT_TRUE(parse_copy_source("bucket/" + std::string(1024, 'k')).has_value());
-  EXPECT_EQ(parse_copy_source("bucket/" + std::string(1025, 'k')).error().code, S3Code::kKeyTooLongError);
+  EXPECT_EQ(parse_copy_source("bucket/" + std::string(1025, 'k')).error().code,
+            S3Code::kKeyTooLongError);
 }
 
 }  // namespace

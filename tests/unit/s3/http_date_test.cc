@@ -23,16 +23,19 @@ TEST(HttpDateTest, Edges) {
 
 TEST(HttpDateTest, RefusesWhatIsNoDate) {
   for (const std::string_view text :
-       {"", "0", "now", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Nov 1994 08:49:37 UTC", "Sun, 6 Nov 1994 08:49:37 GMT",
-        "Sun, 06 Nov 1994 8:49:37 GMT", "Sun, 31 Feb 1994 08:49:37 GMT", "Sun, 06 Nov 1994 24:00:00 GMT",
-        "Sun, 06 Nov 1994 08:60:00 GMT", "Sun, 06 Nov 1994 08:49:37 GMT ", "Sun, 06 Nov 94 08:49:37 GMT",
-        "Xyz, 06 Nov 1994 08:49:37 GMT", "Sun Nov 6 08:49:37 1994", "1994-11-06T08:49:37Z", "Sunday, "}) {
+       {"", "0", "now", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Nov 1994 08:49:37 UTC",
+        "Sun, 6 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 8:49:37 GMT",
+        "Sun, 31 Feb 1994 08:49:37 GMT", "Sun, 06 Nov 1994 24:00:00 GMT",
+        "Sun, 06 Nov 1994 08:60:00 GMT", "Sun, 06 Nov 1994 08:49:37 GMT ",
+        "Sun, 06 Nov 94 08:49:37 GMT", "Xyz, 06 Nov 1994 08:49:37 GMT", "Sun Nov 6 08:49:37 1994",
+        "1994-11-06T08:49:37Z", "Sunday, "}) {
     EXPECT_EQ(parse_http_date(text), std::nullopt) << text;
   }
 }
 
 TEST(HttpDateTest, ReadsWhatWeWrite) {
-  for (const int64_t seconds : {int64_t{0}, int64_t{951782400}, int64_t{1795226460}, int64_t{4102444799}}) {
+  for (const int64_t seconds :
+       {int64_t{0}, int64_t{951782400}, int64_t{1795226460}, int64_t{4102444799}}) {
     std::string text;
     http::append_http_date(seconds * 1000, text);
     EXPECT_EQ(parse_http_date(text), seconds) << text;

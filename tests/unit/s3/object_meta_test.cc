@@ -17,7 +17,8 @@ ObjectFields sample() {
   fields.storage_class = "STANDARD_IA";
   fields.headers = {{"content-type", "text/plain"}, {"expires", "whenever"}};
   fields.user = {{"colour", "b\xC3\xA9ige"}, {"empty", ""}};
-  fields.checksum = StoredChecksum{auth::Algorithm::kCrc32c, false, auth::digest(auth::Algorithm::kCrc32c, {})};
+  fields.checksum =
+      StoredChecksum{auth::Algorithm::kCrc32c, false, auth::digest(auth::Algorithm::kCrc32c, {})};
   fields.parts = {{1, 5'242'880, auth::digest(auth::Algorithm::kCrc32c, {})}, {7, 0, {}}};
   fields.website_redirect = "/elsewhere";
   fields.tags = {{"key", "value"}};

@@ -1,4 +1,5 @@
-// PutObject, GetObject, HeadObject, DeleteObject, CopyObject and GetObjectAttributes against the whole layer.
+// PutObject, GetObject, HeadObject, DeleteObject, CopyObject and GetObjectAttributes against the
+// whole layer.
 #include <gtest/gtest.h>
 
 #include "tests/unit/s3/s3_world.h"
@@ -35,7 +36,11 @@ class ObjectsTest : public ::testing::Test {
  protected:
   ObjectsTest() { EXPECT_EQ(world.ask("PUT", "/bucket").status, 200); }
   Answer put(const std::string& key, std::string body, Headers headers = {}) {
-    return world.ask({.method = "PUT", .target = "/bucket/" + key, .headers = std::move(headers), .body = std::move(body), .piece = 40'000});
+    return world.ask({.method = "PUT",
+                      .target = "/bucket/" + key,
+                      .headers = std::move(headers),
+                      .body = std::move(body),
+                      .piece = 40'000});
   }
   Answer get(const std::string& key, Headers headers = {}) {
     return world.ask({.method = "GET", .target = "/bucket/" + key, .headers = std::move(headers)});
@@ -51,13 +56,14 @@ class ObjectsTest : public ::testing::Test {
 };
 
 TEST_F(ObjectsTest, PutAndGetOfEverySize) {
-  for (const size_t size : {size_t{0}, size_t{1}, size_t{511}, size_t{512}, size_t{513}, size_t{131072}, size_t{131073},
-                            size_t{1'000'000}, size_t{5'000'001}}) {
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{511}, size_t{512}, size_t{513},
+                            size_t{131072}, size_t{131073}, size_t{1'000'000}, size_t{5'000'001}}) {
     const std::string body = pattern(size);
     const Answer stored = put("key", body);
     ASSERT_EQ(stored.status, 200) << size << stored.body;
     EXPECT_EQ(stored.header("ETag"), etag_of(body));
-    EXPECT_EQ(stored.header("x-amz-checksum-crc64nvme"), base64_digest(Algorithm::kCrc64Nvme, body));
+    EXPECT_EQ(stored.header("x-amz-checksum-crc64nvme"),
+              base64_digest(Algorithm::kCrc64Nvme, body));
     EXPECT_EQ(stored.header("x-amz-checksum-type"), "FULL_OBJECT");
     const Answer read = get("key");
     EXPECT_EQ(read.status, 200);
@@ -76,8 +82,9 @@ TEST_F(ObjectsTest, PutAndGetOfEverySize) {
 }
 
 TEST_F(ObjectsTest, KeysAreOpaque) {
-  const std::vector<std::string> keys = {"..",   "../x", "a//b",  "/lead", "a/", "a",     "a/b",
-                                         "%20",  "+",    "%E2%82%AC", "a%3Fb", "%01", ".", "a/./b", std::string(1024, 'k')};
+  const std::vector<std::string> keys = {"..",    "../x", "a//b", "/lead", "a/",
+                                         "a",     "a/b",  "%20",  "+",     "%E2%82%AC",
+                                         "a%3Fb", "%01",  ".",    "a/./b", std::string(1024, 'k')};
   for (const std::string& key : keys) EXPECT_EQ(put(key, "body of " + key).status, 200) << key;
   for (const std::string& key : keys) EXPECT_EQ(get(key).body, "body of " + key) << key;
   EXPECT_EQ(put(std::string(1025, 'k'), "x").code(), "KeyTooLongError");
@@ -124,25 +131,32 @@ TEST_F(ObjectsTest, MetadataLimits) {
   EXPECT_EQ(put("key", "x", {{"x-amz-meta-a", std::string(2047, 'v')}}).status, 200);
   EXPECT_EQ(put("key", "x", {{"x-amz-meta-a", std::string(2048, 'v')}}).code(), "MetadataTooLarge");
   EXPECT_EQ(put("key", "x", {{"x-amz-storage-class", "COLD"}}).code(), "InvalidStorageClass");
-  EXPECT_EQ(put("key", "x", {{"x-amz-website-redirect-location", "other"}}).code(), "InvalidArgument");
+  EXPECT_EQ(put("key", "x", {{"x-amz-website-redirect-location", "other"}}).code(),
+            "InvalidArgument");
   std::string tags;
   for (int i = 0; i < 11; ++i) tags += "k" + std::to_string(i) + "=v&";
   EXPECT_EQ(put("key", "x", {{"x-amz-tagging", tags}}).code(), "InvalidTag");
-  EXPECT_EQ(put("key", "x", {{"x-amz-tagging", std::string(129, 'k') + "=v"}}).code(), "InvalidTag");
-  EXPECT_EQ(put("key", "x", {{"x-amz-tagging", "k=" + std::string(257, 'v')}}).code(), "InvalidTag");
+  EXPECT_EQ(put("key", "x", {{"x-amz-tagging", std::string(129, 'k') + "=v"}}).code(),
+            "InvalidTag");
+  EXPECT_EQ(put("key", "x", {{"x-amz-tagging", "k=" + std::string(257, 'v')}}).code(),
+            "InvalidTag");
   EXPECT_EQ(put("key", "x", {{"x-amz-tagging", "a=b&a=c"}}).code(), "InvalidArgument");
   EXPECT_EQ(put("key", "x", {{"x-amz-tagging", "foo=bar&bar"}}).status, 200);
 }
 
 TEST_F(ObjectsTest, WhatWeDoNotDoIsRefused) {
   EXPECT_EQ(put("key", "x", {{"x-amz-server-side-encryption", "AES256"}}).code(), "NotImplemented");
-  EXPECT_EQ(put("key", "x", {{"x-amz-server-side-encryption-customer-algorithm", "AES256"}}).code(), "NotImplemented");
+  EXPECT_EQ(put("key", "x", {{"x-amz-server-side-encryption-customer-algorithm", "AES256"}}).code(),
+            "NotImplemented");
   EXPECT_EQ(put("key", "x", {{"x-amz-object-lock-mode", "COMPLIANCE"}}).code(), "InvalidRequest");
-  EXPECT_EQ(put("key", "x", {{"x-amz-acl", "public-read"}}).code(), "AccessControlListNotSupported");
+  EXPECT_EQ(put("key", "x", {{"x-amz-acl", "public-read"}}).code(),
+            "AccessControlListNotSupported");
   EXPECT_EQ(put("key", "x", {{"x-amz-acl", "everyone"}}).code(), "InvalidArgument");
-  EXPECT_EQ(put("key", "x", {{"x-amz-grant-read", "id=1"}}).code(), "AccessControlListNotSupported");
+  EXPECT_EQ(put("key", "x", {{"x-amz-grant-read", "id=1"}}).code(),
+            "AccessControlListNotSupported");
   EXPECT_EQ(put("key", "x", {{"x-amz-acl", "bucket-owner-full-control"}}).status, 200);
-  EXPECT_EQ(get("key", {{"x-amz-server-side-encryption-customer-algorithm", "AES256"}}).code(), "InvalidRequest");
+  EXPECT_EQ(get("key", {{"x-amz-server-side-encryption-customer-algorithm", "AES256"}}).code(),
+            "InvalidRequest");
 }
 
 TEST_F(ObjectsTest, MissingThings) {
@@ -183,7 +197,8 @@ TEST_F(ObjectsTest, Checksums) {
     EXPECT_EQ(read.header(header), value);
     EXPECT_EQ(read.header("x-amz-checksum-type"), "FULL_OBJECT");
     EXPECT_EQ(head("key", {{"x-amz-checksum-mode", "ENABLED"}}).header(header), value);
-    EXPECT_FALSE(get("key", {{"x-amz-checksum-mode", "ENABLED"}, {"Range", "bytes=0-1"}}).has(header));
+    EXPECT_FALSE(
+        get("key", {{"x-amz-checksum-mode", "ENABLED"}, {"Range", "bytes=0-1"}}).has(header));
     EXPECT_EQ(put("key", "hellO", {{header, value}}).code(), "BadDigest");
   }
 }
@@ -201,7 +216,8 @@ TEST_F(ObjectsTest, Ranges) {
     const Answer part = get("key", {{"Range", range}});
     EXPECT_EQ(part.status, 206) << range;
     EXPECT_TRUE(part.body == body.substr(first, length)) << range;
-    EXPECT_EQ(part.header("Content-Range"), fmt::format("bytes {}-{}/2500000", first, first + length - 1));
+    EXPECT_EQ(part.header("Content-Range"),
+              fmt::format("bytes {}-{}/2500000", first, first + length - 1));
   }
   const Answer none = get("key", {{"Range", "bytes=2500000-"}});
   EXPECT_EQ(none.status, 416);
@@ -216,8 +232,12 @@ TEST_F(ObjectsTest, Ranges) {
   }
   EXPECT_EQ(get("key", {{"Range", "bytes=0-1"}, {"If-Range", etag_of(body)}}).status, 206);
   EXPECT_EQ(get("key", {{"Range", "bytes=0-1"}, {"If-Range", "\"other\""}}).status, 200);
-  EXPECT_EQ(get("key", {{"Range", "bytes=0-1"}, {"If-Range", "Sat, 21 Nov 2026 02:01:00 GMT"}}).status, 206);
-  EXPECT_EQ(get("key", {{"Range", "bytes=0-1"}, {"If-Range", "Sat, 21 Nov 2026 02:01:01 GMT"}}).status, 200);
+  EXPECT_EQ(
+      get("key", {{"Range", "bytes=0-1"}, {"If-Range", "Sat, 21 Nov 2026 02:01:00 GMT"}}).status,
+      206);
+  EXPECT_EQ(
+      get("key", {{"Range", "bytes=0-1"}, {"If-Range", "Sat, 21 Nov 2026 02:01:01 GMT"}}).status,
+      200);
 }
 
 TEST_F(ObjectsTest, PartNumberOfAPlainObject) {
@@ -234,7 +254,8 @@ TEST_F(ObjectsTest, PartNumberOfAPlainObject) {
 
 TEST_F(ObjectsTest, ConditionalReads) {
   put("key", "hello");
-  const std::string tag(kHelloTag), before = "Sat, 21 Nov 2026 02:00:59 GMT", at = "Sat, 21 Nov 2026 02:01:00 GMT";
+  const std::string tag(kHelloTag), before = "Sat, 21 Nov 2026 02:00:59 GMT",
+                                    at = "Sat, 21 Nov 2026 02:01:00 GMT";
   EXPECT_EQ(get("key", {{"If-Match", tag}}).status, 200);
   const Answer failed = get("key", {{"If-Match", "\"other\""}});
   EXPECT_EQ(failed.status, 412);
@@ -257,7 +278,8 @@ TEST_F(ObjectsTest, ConditionalReads) {
 
 TEST_F(ObjectsTest, ResponseOverrides) {
   put("key", "hello", {{"Content-Type", "text/plain"}});
-  const Answer answer = get("key?response-cache-control=no-store&response-content-type=text%2Fhtml");
+  const Answer answer =
+      get("key?response-cache-control=no-store&response-content-type=text%2Fhtml");
   EXPECT_EQ(answer.header("Content-Type"), "text/html");
   EXPECT_EQ(answer.header("Cache-Control"), "no-store");
   EXPECT_EQ(get("key?response-content-type=a%0D%0Ax-evil%3A1").code(), "InvalidArgument");
@@ -282,7 +304,8 @@ TEST_F(ObjectsTest, Delete) {
   EXPECT_EQ(world.ask("DELETE", "/bucket/key").status, 204);
   put("key", "hello");
   const auto remove = [&](std::string tag) {
-    return world.ask({.method = "DELETE", .target = "/bucket/key", .headers = {{"If-Match", std::move(tag)}}});
+    return world.ask(
+        {.method = "DELETE", .target = "/bucket/key", .headers = {{"If-Match", std::move(tag)}}});
   };
   EXPECT_EQ(remove("\"x\"").code(), "PreconditionFailed");
   EXPECT_EQ(remove(std::string(kHelloTag)).status, 204);
@@ -301,9 +324,12 @@ TEST_F(ObjectsTest, VersionIds) {
 TEST_F(ObjectsTest, CopyCarriesEverything) {
   for (const size_t size : {size_t{0}, size_t{5}, size_t{300'000}, size_t{3'000'000}}) {
     const std::string body = pattern(size);
-    put("source", body, {{"x-amz-meta-colour", "red"}, {"Content-Type", "text/plain"}, {"x-amz-tagging", "a=b"},
-                         {"x-amz-checksum-sha1", base64_digest(Algorithm::kSha1, body)},
-                         {"x-amz-storage-class", "GLACIER_IR"}});
+    put("source", body,
+        {{"x-amz-meta-colour", "red"},
+         {"Content-Type", "text/plain"},
+         {"x-amz-tagging", "a=b"},
+         {"x-amz-checksum-sha1", base64_digest(Algorithm::kSha1, body)},
+         {"x-amz-storage-class", "GLACIER_IR"}});
     const Answer copied = copy("/bucket/source", "copy");
     ASSERT_EQ(copied.status, 200) << copied.body;
     EXPECT_EQ(copied.element("LastModified"), "2026-11-21T02:01:00.000Z");
@@ -317,13 +343,16 @@ TEST_F(ObjectsTest, CopyCarriesEverything) {
     EXPECT_FALSE(read.has("x-amz-storage-class"));
   }
   const Answer computed = copy("bucket/source", "copy", {{"x-amz-checksum-algorithm", "CRC32"}});
-  EXPECT_EQ(computed.element("ChecksumCRC32"), base64_digest(Algorithm::kCrc32, pattern(3'000'000)));
+  EXPECT_EQ(computed.element("ChecksumCRC32"),
+            base64_digest(Algorithm::kCrc32, pattern(3'000'000)));
 }
 
 TEST_F(ObjectsTest, CopyReplaces) {
   put("source", "hello", {{"x-amz-meta-colour", "red"}, {"x-amz-tagging", "a=b"}});
   EXPECT_EQ(copy("bucket/source", "copy",
-                 {{"x-amz-metadata-directive", "REPLACE"}, {"x-amz-meta-size", "big"}, {"Content-Type", "a/b"}})
+                 {{"x-amz-metadata-directive", "REPLACE"},
+                  {"x-amz-meta-size", "big"},
+                  {"Content-Type", "a/b"}})
                 .status,
             200);
   const Answer read = get("copy");
@@ -333,14 +362,18 @@ TEST_F(ObjectsTest, CopyReplaces) {
   EXPECT_EQ(read.header("x-amz-tagging-count"), "1");
   EXPECT_EQ(copy("bucket/source", "copy", {{"x-amz-tagging-directive", "REPLACE"}}).status, 200);
   EXPECT_FALSE(get("copy").has("x-amz-tagging-count"));
-  EXPECT_EQ(copy("bucket/source", "copy", {{"x-amz-metadata-directive", "MOVE"}}).code(), "InvalidArgument");
+  EXPECT_EQ(copy("bucket/source", "copy", {{"x-amz-metadata-directive", "MOVE"}}).code(),
+            "InvalidArgument");
 }
 
 TEST_F(ObjectsTest, CopyOntoItself) {
   const std::string body = pattern(700'000);
   put("key", body);
   EXPECT_EQ(copy("bucket/key", "key").code(), "InvalidRequest");
-  EXPECT_EQ(copy("bucket/key", "key", {{"x-amz-metadata-directive", "REPLACE"}, {"x-amz-meta-a", "b"}}).status, 200);
+  EXPECT_EQ(
+      copy("bucket/key", "key", {{"x-amz-metadata-directive", "REPLACE"}, {"x-amz-meta-a", "b"}})
+          .status,
+      200);
   EXPECT_EQ(copy("bucket/key", "key", {{"x-amz-storage-class", "STANDARD_IA"}}).status, 200);
   const Answer read = get("key");
   EXPECT_TRUE(read.body == body);
@@ -358,12 +391,22 @@ TEST_F(ObjectsTest, CopySources) {
   // Another account's bucket: the same answer whether the key is there or not.
   EXPECT_EQ(world.ask(as_bob({.method = "PUT", .target = "/bobs"})).status, 200);
   for (const std::string source : {"bucket/key", "bucket/nokey"}) {
-    EXPECT_EQ(world.ask(as_bob({.method = "PUT", .target = "/bobs/x", .headers = {{"x-amz-copy-source", source}}})).code(),
-              "AccessDenied");
+    EXPECT_EQ(
+        world
+            .ask(as_bob(
+                {.method = "PUT", .target = "/bobs/x", .headers = {{"x-amz-copy-source", source}}}))
+            .code(),
+        "AccessDenied");
   }
-  EXPECT_EQ(copy("bucket/key", "copy", {{"x-amz-copy-source-if-match", "\"x\""}}).code(), "PreconditionFailed");
-  EXPECT_EQ(copy("bucket/key", "copy", {{"x-amz-copy-source-if-none-match", std::string(kHelloTag)}}).status, 412);
-  EXPECT_EQ(copy("bucket/key", "copy", {{"x-amz-copy-source-if-match", std::string(kHelloTag)}}).status, 200);
+  EXPECT_EQ(copy("bucket/key", "copy", {{"x-amz-copy-source-if-match", "\"x\""}}).code(),
+            "PreconditionFailed");
+  EXPECT_EQ(
+      copy("bucket/key", "copy", {{"x-amz-copy-source-if-none-match", std::string(kHelloTag)}})
+          .status,
+      412);
+  EXPECT_EQ(
+      copy("bucket/key", "copy", {{"x-amz-copy-source-if-match", std::string(kHelloTag)}}).status,
+      200);
   EXPECT_EQ(copy("bucket/key", "copy", {{"If-None-Match", "*"}}).code(), "PreconditionFailed");
   EXPECT_EQ(copy("bucket/key", "new", {{"If-None-Match", "*"}}).status, 200);
 }
@@ -371,18 +414,23 @@ TEST_F(ObjectsTest, CopySources) {
 TEST_F(ObjectsTest, Attributes) {
   put("key", "hello", {{"x-amz-checksum-crc32", base64_digest(Algorithm::kCrc32, "hello")}});
   const Answer all =
-      get("key?attributes", {{"x-amz-object-attributes", "ETag,Checksum,ObjectParts,StorageClass,ObjectSize"}});
+      get("key?attributes",
+          {{"x-amz-object-attributes", "ETag,Checksum,ObjectParts,StorageClass,ObjectSize"}});
   EXPECT_EQ(all.body,
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<GetObjectAttributesResponse "
-            "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><ETag>5d41402abc4b2a76b9719d911017c592</ETag>"
-            "<Checksum><ChecksumCRC32>NhCmhg==</ChecksumCRC32><ChecksumType>FULL_OBJECT</ChecksumType></Checksum>"
-            "<StorageClass>STANDARD</StorageClass><ObjectSize>5</ObjectSize></GetObjectAttributesResponse>");
+            "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/"
+            "\"><ETag>5d41402abc4b2a76b9719d911017c592</ETag>"
+            "<Checksum><ChecksumCRC32>NhCmhg==</ChecksumCRC32><ChecksumType>FULL_OBJECT</"
+            "ChecksumType></Checksum>"
+            "<StorageClass>STANDARD</StorageClass><ObjectSize>5</ObjectSize></"
+            "GetObjectAttributesResponse>");
   EXPECT_TRUE(all.has("Last-Modified"));
   const Answer size = get("key?attributes", {{"x-amz-object-attributes", "ObjectSize"}});
   EXPECT_EQ(size.element("ObjectSize"), "5");
   EXPECT_EQ(size.element("ETag"), "");
   EXPECT_EQ(get("key?attributes").code(), "InvalidArgument");
-  EXPECT_EQ(get("key?attributes", {{"x-amz-object-attributes", "Colour"}}).code(), "InvalidArgument");
+  EXPECT_EQ(get("key?attributes", {{"x-amz-object-attributes", "Colour"}}).code(),
+            "InvalidArgument");
   EXPECT_EQ(get("none?attributes", {{"x-amz-object-attributes", "ETag"}}).code(), "NoSuchKey");
 }
 

@@ -23,7 +23,9 @@ class PreconditionsTest : public ::testing::Test {
   S3Request request_;
 };
 
-ReadVerdict verdict(const ReadConditions& conditions) { return evaluate(conditions, kTag, kModifiedMs).verdict; }
+ReadVerdict verdict(const ReadConditions& conditions) {
+  return evaluate(conditions, kTag, kModifiedMs).verdict;
+}
 
 TEST_F(PreconditionsTest, EtagLists) {
   EXPECT_TRUE(etag_matches("\"5d41402abc4b2a76b9719d911017c592\"", kTag));
@@ -51,16 +53,20 @@ TEST_F(PreconditionsTest, ReadOrder) {
   EXPECT_EQ(verdict({.if_unmodified_since = kModified}), ReadVerdict::kProceed);
   EXPECT_EQ(verdict({.if_unmodified_since = kModified - 1}), ReadVerdict::kFailed);
   // A tag decides, the date beside it does not.
-  EXPECT_EQ(verdict({.if_match = kTag, .if_unmodified_since = kModified - 1}), ReadVerdict::kProceed);
+  EXPECT_EQ(verdict({.if_match = kTag, .if_unmodified_since = kModified - 1}),
+            ReadVerdict::kProceed);
   EXPECT_EQ(verdict({.if_match = "other", .if_unmodified_since = kModified}), ReadVerdict::kFailed);
-  EXPECT_EQ(verdict({.if_none_match = "other", .if_modified_since = kModified}), ReadVerdict::kProceed);
-  EXPECT_EQ(verdict({.if_none_match = kTag, .if_modified_since = kModified - 1}), ReadVerdict::kNotModified);
+  EXPECT_EQ(verdict({.if_none_match = "other", .if_modified_since = kModified}),
+            ReadVerdict::kProceed);
+  EXPECT_EQ(verdict({.if_none_match = kTag, .if_modified_since = kModified - 1}),
+            ReadVerdict::kNotModified);
   EXPECT_EQ(verdict({.if_match = kTag, .if_none_match = kTag}), ReadVerdict::kNotModified);
 }
 
 TEST_F(PreconditionsTest, HeadersOfBothSets) {
-  const auto conditions =
-      read_conditions(with({{"if-match", "a"}, {"If-Modified-Since", "Mon, 12 Jan 1970 13:46:40 GMT"}}), ConditionSet::kObject);
+  const auto conditions = read_conditions(
+      with({{"if-match", "a"}, {"If-Modified-Since", "Mon, 12 Jan 1970 13:46:40 GMT"}}),
+      ConditionSet::kObject);
   EXPECT_EQ(conditions.if_match, "a");
   EXPECT_EQ(conditions.if_modified_since, kModified);
   EXPECT_FALSE(conditions.if_unmodified_since.has_value());
@@ -80,16 +86,20 @@ TEST_F(PreconditionsTest, WriteConditions) {
   EXPECT_EQ(tagged->kind, WriteCondition::Kind::kTag);
   EXPECT_EQ(tagged->tag, "abc");
   EXPECT_EQ(write_condition(with({{"If-Match", "abc"}}))->tag, "abc");
-  EXPECT_EQ(write_condition(with({{"If-None-Match", "\"abc\""}})).error().code, S3Code::kNotImplemented);
-  EXPECT_EQ(write_condition(with({{"If-Match", "\"a\", \"b\""}})).error().code, S3Code::kNotImplemented);
-  EXPECT_EQ(write_condition(with({{"If-Match", "a"}, {"If-None-Match", "*"}})).error().code, S3Code::kNotImplemented);
+  EXPECT_EQ(write_condition(with({{"If-None-Match", "\"abc\""}})).error().code,
+            S3Code::kNotImplemented);
+  EXPECT_EQ(write_condition(with({{"If-Match", "\"a\", \"b\""}})).error().code,
+            S3Code::kNotImplemented);
+  EXPECT_EQ(write_condition(with({{"If-Match", "a"}, {"If-None-Match", "*"}})).error().code,
+            S3Code::kNotImplemented);
   EXPECT_EQ(delete_condition(with({{"If-None-Match", "*"}}))->kind, WriteCondition::Kind::kNone);
 }
 
 TEST_F(PreconditionsTest, WriteChecks) {
   const std::string_view present = "abc";
-  const WriteCondition absent{WriteCondition::Kind::kAbsent, {}}, exists{WriteCondition::Kind::kExists, {}},
-      tag{WriteCondition::Kind::kTag, "abc"}, other{WriteCondition::Kind::kTag, "def"};
+  const WriteCondition absent{WriteCondition::Kind::kAbsent, {}},
+      exists{WriteCondition::Kind::kExists, {}}, tag{WriteCondition::Kind::kTag, "abc"},
+      other{WriteCondition::Kind::kTag, "def"};
   EXPECT_TRUE(absent.check(nullptr, "k").has_value());
   EXPECT_EQ(absent.check(&present, "k").error().code, S3Code::kPreconditionFailed);
   EXPECT_TRUE(exists.check(&present, "k").has_value());
@@ -99,7 +109,8 @@ TEST_F(PreconditionsTest, WriteChecks) {
   EXPECT_EQ(tag.check(nullptr, "k").error().code, S3Code::kNoSuchKey);
   EXPECT_EQ(tag.precondition({}).kind, storage::Precondition::Kind::kTagEquals);
   EXPECT_EQ(tag.precondition({}).tag, "abc");
-  EXPECT_EQ(absent.failed(Error{Code::kPreconditionFailed, ""}, "k").code, S3Code::kPreconditionFailed);
+  EXPECT_EQ(absent.failed(Error{Code::kPreconditionFailed, ""}, "k").code,
+            S3Code::kPreconditionFailed);
   EXPECT_EQ(tag.failed(Error{Code::kNotFound, ""}, "k").code, S3Code::kNoSuchKey);
 }
 
