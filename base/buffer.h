@@ -1,9 +1,10 @@
 // Buffer and BufferPool: page-aligned memory for body bytes, bounded per core.
 //
-// Every buffer is 4096-aligned so that it can go to an O_DIRECT file as it is. A pool belongs to one core; a Buffer
-// is returned to its pool on that core's thread (whoever passes bytes to another core lends a view and keeps the
-// Buffer until the reply). When the pool's limit is reached take() returns an empty Buffer: the caller answers
-// 503 SlowDown or stops reading its socket. Memory of released buffers is kept for reuse up to kept_bytes_max.
+// Every buffer is 4096-aligned so that it can go to an O_DIRECT file as it is. A pool belongs to
+// one core; a Buffer is returned to its pool on that core's thread (whoever passes bytes to another
+// core lends a view and keeps the Buffer until the reply). When the pool's limit is reached take()
+// returns an empty Buffer: the caller answers 503 SlowDown or stops reading its socket. Memory of
+// released buffers is kept for reuse up to kept_bytes_max.
 #pragma once
 
 #include <array>
@@ -21,7 +22,9 @@ class Buffer {
  public:
   Buffer() = default;
   Buffer(Buffer&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)), pool_(other.pool_) {}
+      : data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)),
+        pool_(other.pool_) {}
   Buffer& operator=(Buffer&& other) noexcept {
     if (this != &other) {
       release();
@@ -50,8 +53,10 @@ class Buffer {
 class BufferPool {
  public:
   static constexpr size_t kAlignment = 4096;
-  // Capacities handed out: the smallest that holds the wanted size. Anything larger than the last is refused.
-  static constexpr std::array<size_t, 6> kSizes = {4096, 16384, 65536, 131072 + 4096, 262144, 1048576 + 4096};
+  // Capacities handed out: the smallest that holds the wanted size. Anything larger than the last
+  // is refused.
+  static constexpr std::array<size_t, 6> kSizes = {4096,          16384,  65536,
+                                                   131072 + 4096, 262144, 1048576 + 4096};
 
   struct Limits {
     size_t bytes_max = 384u << 20;      // handed out at once

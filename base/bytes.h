@@ -1,4 +1,5 @@
-// Views of bytes. A view lives until the call returns; whoever keeps bytes past that copies them or takes a Buffer.
+// Views of bytes. A view lives until the call returns; whoever keeps bytes past that copies them or
+// takes a Buffer.
 #pragma once
 
 #include <cstddef>

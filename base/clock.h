@@ -9,8 +9,8 @@ namespace basalt {
 class Clock {
  public:
   virtual ~Clock() = default;
-  virtual int64_t wall_ms() const = 0;       // milliseconds since 1970-01-01T00:00:00Z
-  virtual uint64_t monotonic_ns() const = 0; // from an arbitrary start, never backwards
+  virtual int64_t wall_ms() const = 0;        // milliseconds since 1970-01-01T00:00:00Z
+  virtual uint64_t monotonic_ns() const = 0;  // from an arbitrary start, never backwards
 };
 
 class SystemClock final : public Clock {

@@ -1,5 +1,6 @@
 // CRC-32C (Castagnoli, RFC 3720 appendix B.4), hardware SSE4.2 where there is one.
-// crc32c(bytes) of "123456789" is 0xE3069283. To continue over more bytes pass the previous result as `seed`.
+// crc32c(bytes) of "123456789" is 0xE3069283. To continue over more bytes pass the previous result
+// as `seed`.
 #pragma once
 
 #include <cstdint>

@@ -39,7 +39,8 @@ void append_json_text(std::string& out, std::string_view text) {
       out.push_back('\\');
       out.push_back(c);
     } else if (byte < 0x20 || byte >= 0x7f) {
-      // Bytes above 0x7e may be no UTF-8 (object keys are any bytes): written as Latin-1 escapes, the line stays JSON.
+      // Bytes above 0x7e may be no UTF-8 (object keys are any bytes): written as Latin-1 escapes,
+      // the line stays JSON.
       fmt::format_to(std::back_inserter(out), "\\u{:04x}", byte);
     } else {
       out.push_back(c);
@@ -50,10 +51,14 @@ void append_json_text(std::string& out, std::string_view text) {
 
 constexpr std::string_view level_name(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return "debug";
-    case LogLevel::kInfo: return "info";
-    case LogLevel::kWarn: return "warn";
-    case LogLevel::kError: return "error";
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarn:
+      return "warn";
+    case LogLevel::kError:
+      return "error";
   }
   return "error";
 }
@@ -71,19 +76,29 @@ void log_line(LogLevel level, std::string_view message, std::initializer_list<Lo
   gmtime_r(&now.tv_sec, &utc);
   fmt::format_to(std::back_inserter(out),
                  R"({{"ts":"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z","level":"{}","msg":)",
-                 utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
-                 now.tv_nsec / 1'000'000, level_name(level));
+                 utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min,
+                 utc.tm_sec, now.tv_nsec / 1'000'000, level_name(level));
   append_json_text(out, message);
   for (const LogField& field : fields) {
     out.push_back(',');
     append_json_text(out, field.name);
     out.push_back(':');
     switch (field.kind) {
-      case LogField::Kind::kText: append_json_text(out, field.text); break;
-      case LogField::Kind::kSigned: fmt::format_to(std::back_inserter(out), "{}", field.i); break;
-      case LogField::Kind::kUnsigned: fmt::format_to(std::back_inserter(out), "{}", field.u); break;
-      case LogField::Kind::kDouble: fmt::format_to(std::back_inserter(out), "{:.6g}", field.d); break;
-      case LogField::Kind::kBool: out += field.b ? "true" : "false"; break;
+      case LogField::Kind::kText:
+        append_json_text(out, field.text);
+        break;
+      case LogField::Kind::kSigned:
+        fmt::format_to(std::back_inserter(out), "{}", field.i);
+        break;
+      case LogField::Kind::kUnsigned:
+        fmt::format_to(std::back_inserter(out), "{}", field.u);
+        break;
+      case LogField::Kind::kDouble:
+        fmt::format_to(std::back_inserter(out), "{:.6g}", field.d);
+        break;
+      case LogField::Kind::kBool:
+        out += field.b ? "true" : "false";
+        break;
     }
   }
   out += "}\n";

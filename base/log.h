@@ -1,10 +1,11 @@
 // Structured log: one JSON object a line on standard error.
 //
 // log_info("checkpoint done", {{"shard", 3}, {"entries", 1200}}) writes
-// {"ts":"2026-11-21T02:21:00.123Z","level":"info","msg":"checkpoint done","shard":3,"entries":1200}.
-// Lines are gathered in a buffer per thread and written by flush_log() (each loop turn that goes to sleep), at once
-// for warnings and errors, and when the buffer is full: a request never waits for the terminal.
-// No secrets: callers never pass header values of Authorization, keys or tokens.
+// {"ts":"2026-11-21T02:21:00.123Z","level":"info","msg":"checkpoint
+// done","shard":3,"entries":1200}. Lines are gathered in a buffer per thread and written by
+// flush_log() (each loop turn that goes to sleep), at once for warnings and errors, and when the
+// buffer is full: a request never waits for the terminal. No secrets: callers never pass header
+// values of Authorization, keys or tokens.
 #pragma once
 
 #include <concepts>
@@ -29,7 +30,8 @@ struct LogField {
     double d;
     bool b;
   };
-  LogField(std::string_view field, std::string_view value) : name(field), kind(Kind::kText), text(value), i(0) {}
+  LogField(std::string_view field, std::string_view value)
+      : name(field), kind(Kind::kText), text(value), i(0) {}
   LogField(std::string_view field, const char* value) : LogField(field, std::string_view(value)) {}
   LogField(std::string_view field, bool value) : name(field), kind(Kind::kBool), b(value) {}
   template <std::signed_integral T>
@@ -40,7 +42,8 @@ struct LogField {
   LogField(std::string_view field, double value) : name(field), kind(Kind::kDouble), d(value) {}
 };
 
-void log_line(LogLevel level, std::string_view message, std::initializer_list<LogField> fields = {});
+void log_line(LogLevel level, std::string_view message,
+              std::initializer_list<LogField> fields = {});
 void flush_log();
 
 inline void log_debug(std::string_view message, std::initializer_list<LogField> fields = {}) {

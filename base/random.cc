@@ -27,7 +27,8 @@ uint64_t random_u64() {
 }
 
 std::string random_alphanumeric(size_t count) {
-  static constexpr char kAlphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+  static constexpr char kAlphabet[] =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
   constexpr unsigned kLetters = 62;
   std::string text;
   text.reserve(count);

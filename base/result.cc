@@ -7,19 +7,32 @@ namespace basalt {
 
 std::string_view code_name(Code code) {
   switch (code) {
-    case Code::kNotFound: return "not_found";
-    case Code::kPreconditionFailed: return "precondition_failed";
-    case Code::kSealed: return "sealed";
-    case Code::kNotEmpty: return "not_empty";
-    case Code::kCorrupt: return "corrupt";
-    case Code::kNoSpace: return "no_space";
-    case Code::kReadOnly: return "read_only";
-    case Code::kBusy: return "busy";
-    case Code::kIo: return "io";
-    case Code::kCancelled: return "cancelled";
-    case Code::kTimeout: return "timeout";
-    case Code::kInvalid: return "invalid";
-    case Code::kTooLarge: return "too_large";
+    case Code::kNotFound:
+      return "not_found";
+    case Code::kPreconditionFailed:
+      return "precondition_failed";
+    case Code::kSealed:
+      return "sealed";
+    case Code::kNotEmpty:
+      return "not_empty";
+    case Code::kCorrupt:
+      return "corrupt";
+    case Code::kNoSpace:
+      return "no_space";
+    case Code::kReadOnly:
+      return "read_only";
+    case Code::kBusy:
+      return "busy";
+    case Code::kIo:
+      return "io";
+    case Code::kCancelled:
+      return "cancelled";
+    case Code::kTimeout:
+      return "timeout";
+    case Code::kInvalid:
+      return "invalid";
+    case Code::kTooLarge:
+      return "too_large";
   }
   return "unknown";
 }

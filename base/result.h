@@ -1,7 +1,8 @@
 // Result and Error: how every room below the S3 words says that something went wrong.
 //
-// No exceptions of ours. A function that can fail returns Result<T>; exceptions of a library are caught at its
-// edge. The S3 layer has its own error type (protocol/s3/error.h); this one carries no S3 words.
+// No exceptions of ours. A function that can fail returns Result<T>; exceptions of a library are
+// caught at its edge. The S3 layer has its own error type (protocol/s3/error.h); this one carries
+// no S3 words.
 #pragma once
 
 #include <cstdint>
@@ -48,13 +49,13 @@ std::unexpected<Error> fail_errno(int errno_value, std::string_view what);
 }  // namespace basalt
 
 // Leaves the function with the error, or goes on. `expr` is a Result or Status.
-#define BASALT_CHECK_OK(expr)                                       \
-  do {                                                              \
-    auto check_ok_result_ = (expr);                                 \
+#define BASALT_CHECK_OK(expr)                                                           \
+  do {                                                                                  \
+    auto check_ok_result_ = (expr);                                                     \
     if (!check_ok_result_) return std::unexpected(std::move(check_ok_result_).error()); \
   } while (false)
 
-#define BASALT_TRY(name, expr)                                              \
-  auto name##_result_ = (expr);                                             \
+#define BASALT_TRY(name, expr)                                                    \
+  auto name##_result_ = (expr);                                                   \
   if (!name##_result_) return std::unexpected(std::move(name##_result_).error()); \
   auto& name = *name##_result_

@@ -1,11 +1,13 @@
 // SpscRing: a bounded, lock-free queue of byte frames from one thread to one other.
 //
-// Frames of any length up to half the ring lie one after the other, 8-byte aligned, each behind its length; a frame that
-// does not fit before the end starts again at the front. push() copies the frame in and returns false when the ring is
-// full (the caller answers kBusy). Cost measured on the design's prototype: 21 ns for push and pop together.
+// Frames of any length up to half the ring lie one after the other, 8-byte aligned, each behind its
+// length; a frame that does not fit before the end starts again at the front. push() copies the
+// frame in and returns false when the ring is full (the caller answers kBusy). Cost measured on the
+// design's prototype: 21 ns for push and pop together.
 //
-// Memory order: the producer writes the frame, then stores tail_ with release; the consumer loads tail_ with acquire,
-// reads the frame in place, then stores head_ with release; the producer loads head_ with acquire before it reuses bytes.
+// Memory order: the producer writes the frame, then stores tail_ with release; the consumer loads
+// tail_ with acquire, reads the frame in place, then stores head_ with release; the producer loads
+// head_ with acquire before it reuses bytes.
 #pragma once
 
 #include <atomic>
@@ -48,7 +50,8 @@ class SpscRing {
     return true;
   }
 
-  // Consumer: calls handle(Bytes) for each frame that is there, at most `count_max`; returns how many.
+  // Consumer: calls handle(Bytes) for each frame that is there, at most `count_max`; returns how
+  // many.
   template <class Handle>
   size_t drain(size_t count_max, Handle&& handle) {
     size_t count = 0;
@@ -82,7 +85,9 @@ class SpscRing {
   static constexpr size_t kHeaderBytes = 8;
   static constexpr uint64_t kSkip = UINT64_MAX;
 
-  void write_length(size_t at, uint64_t length) { std::memcpy(bytes_ + at, &length, sizeof length); }
+  void write_length(size_t at, uint64_t length) {
+    std::memcpy(bytes_ + at, &length, sizeof length);
+  }
 
   const size_t mask_;
   uint8_t* const bytes_;

@@ -1,10 +1,12 @@
-// Task<T>: a lazy coroutine with one awaiter, and Call<R>: an in-flight call that a coroutine awaits.
+// Task<T>: a lazy coroutine with one awaiter, and Call<R>: an in-flight call that a coroutine
+// awaits.
 //
-// Rules (STYLE: CONTRIBUTING.md "Coroutines"): no capturing lambda is a coroutine; parameters are values or
-// references that outlive the task; no lock or LMDB transaction is held across co_await. A child starts when it is
-// awaited and returns to its parent by symmetric transfer; a Call's result comes through the core's RunQueue.
-// A Task is not destroyed while a Call in it is in flight (see completion.h); cancelling means that the awaited
-// calls finish early with kCancelled and the coroutine leaves by its error path.
+// Rules (STYLE: CONTRIBUTING.md "Coroutines"): no capturing lambda is a coroutine; parameters are
+// values or references that outlive the task; no lock or LMDB transaction is held across co_await.
+// A child starts when it is awaited and returns to its parent by symmetric transfer; a Call's
+// result comes through the core's RunQueue. A Task is not destroyed while a Call in it is in flight
+// (see completion.h); cancelling means that the awaited calls finish early with kCancelled and the
+// coroutine leaves by its error path.
 #pragma once
 
 #include <coroutine>
@@ -69,7 +71,8 @@ class [[nodiscard]] Task {
   }
   T await_resume() { return std::move(*handle_.promise().value); }
 
-  // For the owner of a top-level task: run it up to its first wait; later resumptions come through the run queue.
+  // For the owner of a top-level task: run it up to its first wait; later resumptions come through
+  // the run queue.
   void start() { handle_.resume(); }
   bool done() const { return handle_.done(); }
   T& result() { return *handle_.promise().value; }
@@ -124,9 +127,9 @@ struct Detached {
   };
 };
 
-// Request: a struct that derives from Completion and has a member `result`. The call is started by whoever makes
-// the Call (`start(request)` in its constructor), so naming several Calls and then awaiting each is scatter-gather.
-// Neither copied nor moved: factories return it as a prvalue.
+// Request: a struct that derives from Completion and has a member `result`. The call is started by
+// whoever makes the Call (`start(request)` in its constructor), so naming several Calls and then
+// awaiting each is scatter-gather. Neither copied nor moved: factories return it as a prvalue.
 template <class Request>
 class [[nodiscard]] Call : public Request {
  public:
@@ -156,19 +159,19 @@ class [[nodiscard]] Call : public Request {
 }  // namespace basalt
 
 // co_awaits a call or task that yields a Result-like; an error leaves the coroutine.
-#define CO_TRY(name, awaitable)                                                          \
-  auto name##_result_ = co_await (awaitable);                                            \
-  if (!name##_result_) co_return std::unexpected(std::move(name##_result_).error());     \
+#define CO_TRY(name, awaitable)                                                      \
+  auto name##_result_ = co_await (awaitable);                                        \
+  if (!name##_result_) co_return std::unexpected(std::move(name##_result_).error()); \
   auto& name = *name##_result_
 
-#define CO_CHECK(awaitable)                                                              \
-  do {                                                                                   \
-    auto co_check_result_ = co_await (awaitable);                                        \
+#define CO_CHECK(awaitable)                                                                \
+  do {                                                                                     \
+    auto co_check_result_ = co_await (awaitable);                                          \
     if (!co_check_result_) co_return std::unexpected(std::move(co_check_result_).error()); \
   } while (false)
 
 // The same for a Result that is there already.
-#define CO_TRY_NOW(name, expr)                                                           \
-  auto name##_result_ = (expr);                                                          \
-  if (!name##_result_) co_return std::unexpected(std::move(name##_result_).error());     \
+#define CO_TRY_NOW(name, expr)                                                       \
+  auto name##_result_ = (expr);                                                      \
+  if (!name##_result_) co_return std::unexpected(std::move(name##_result_).error()); \
   auto& name = *name##_result_

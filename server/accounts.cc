@@ -58,13 +58,17 @@ Task<Result<auth::Account>> Accounts::create_account(NewAccount wanted) {
   account.display_name = wanted.display_name.empty() ? wanted.name : wanted.display_name;
   account.email = wanted.email;
   account.created_ms = clock_.wall_ms();
-  if (Status status = auth::check_account_name(account.name); !status) co_return std::unexpected(status.error());
-  if (Status status = auth::check_account_id(account.id); !status) co_return std::unexpected(status.error());
+  if (Status status = auth::check_account_name(account.name); !status)
+    co_return std::unexpected(status.error());
+  if (Status status = auth::check_account_id(account.id); !status)
+    co_return std::unexpected(status.error());
   if (identities_.find_account_by_name(account.name)) {
-    co_return fail(Code::kPreconditionFailed, fmt::format("an account named '{}' exists already", account.name));
+    co_return fail(Code::kPreconditionFailed,
+                   fmt::format("an account named '{}' exists already", account.name));
   }
   if (identities_.find_account(account.id)) {
-    co_return fail(Code::kPreconditionFailed, fmt::format("an account with id '{}' exists already", account.id));
+    co_return fail(Code::kPreconditionFailed,
+                   fmt::format("an account with id '{}' exists already", account.id));
   }
   // The second row keeps names unique between commands that run at the same time.
   const std::string row = auth::account_record_name(account.id);
@@ -73,8 +77,9 @@ Task<Result<auth::Account>> Accounts::create_account(NewAccount wanted) {
   storage::MutationBuilder builder;
   builder.put(identity_key(row), {.meta = as_bytes(meta)});
   builder.put(identity_key(name_row), {.meta = as_bytes(account.id)});
-  const storage::Precondition absent[] = {{storage::Precondition::Kind::kAbsent, identity_key(row)},
-                                          {storage::Precondition::Kind::kAbsent, identity_key(name_row)}};
+  const storage::Precondition absent[] = {
+      {storage::Precondition::Kind::kAbsent, identity_key(row)},
+      {storage::Precondition::Kind::kAbsent, identity_key(name_row)}};
   auto call = shards_.change(absent, builder.finish());
   CO_CHECK(call);
   co_return account;
@@ -83,18 +88,23 @@ Task<Result<auth::Account>> Accounts::create_account(NewAccount wanted) {
 Task<Result<auth::AccessKey>> Accounts::create_key(NewKey wanted) {
   const auto account = find(wanted.account);
   if (!account) {
-    co_return fail(Code::kNotFound, fmt::format("no account '{}': 'basaltctl account list' shows those there are",
-                                                wanted.account));
+    co_return fail(Code::kNotFound,
+                   fmt::format("no account '{}': 'basaltctl account list' shows those there are",
+                               wanted.account));
   }
   auth::AccessKey key;
   key.account_id = account->id;
   key.access_key = wanted.access_key.empty() ? generate_access_key() : wanted.access_key;
-  key.secret_key = wanted.secret_key.empty() ? random_alphanumeric(kGeneratedSecretKeyChars) : wanted.secret_key;
+  key.secret_key =
+      wanted.secret_key.empty() ? random_alphanumeric(kGeneratedSecretKeyChars) : wanted.secret_key;
   key.created_ms = clock_.wall_ms();
-  if (Status status = auth::check_access_key(key.access_key); !status) co_return std::unexpected(status.error());
-  if (Status status = auth::check_secret_key(key.secret_key); !status) co_return std::unexpected(status.error());
+  if (Status status = auth::check_access_key(key.access_key); !status)
+    co_return std::unexpected(status.error());
+  if (Status status = auth::check_secret_key(key.secret_key); !status)
+    co_return std::unexpected(status.error());
   if (identities_.find_key(key.access_key)) {
-    co_return fail(Code::kPreconditionFailed, fmt::format("access key '{}' exists already", key.access_key));
+    co_return fail(Code::kPreconditionFailed,
+                   fmt::format("access key '{}' exists already", key.access_key));
   }
   CO_CHECK(put(auth::key_record_name(key.access_key), auth::encode_key(key, sealer_), true));
   co_return key;
@@ -105,7 +115,8 @@ Task<Status> Accounts::set_key_enabled(std::string access_key, bool enabled) {
   if (!found) co_return fail(Code::kNotFound, fmt::format("no access key '{}'", access_key));
   auth::AccessKey key = *found;
   key.enabled = enabled;
-  co_return co_await put(auth::key_record_name(key.access_key), auth::encode_key(key, sealer_), false);
+  co_return co_await put(auth::key_record_name(key.access_key), auth::encode_key(key, sealer_),
+                         false);
 }
 
 Task<Status> Accounts::remove_key(std::string access_key) {
@@ -119,8 +130,10 @@ Task<Status> Accounts::remove_key(std::string access_key) {
   auto call = shards_.change({&exists, 1}, builder.finish());
   auto done = co_await call;
   if (!done && done.error().code == Code::kNotFound) {
-    co_return fail(Code::kNotFound,
-                   fmt::format("access key '{}' is not stored: it comes from BASALT_ROOT_ACCESS_KEY", access_key));
+    co_return fail(
+        Code::kNotFound,
+        fmt::format("access key '{}' is not stored: it comes from BASALT_ROOT_ACCESS_KEY",
+                    access_key));
   }
   if (!done) co_return std::unexpected(std::move(done).error());
   co_return Status();

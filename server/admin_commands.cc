@@ -28,12 +28,8 @@ Result<std::string> text(const json& request, const char* name, bool required) {
 }
 
 json account_json(const auth::Account& account) {
-  return {{"id", account.id},
-          {"name", account.name},
-          {"display_name", account.display_name},
-          {"email", account.email},
-          {"root", account.root},
-          {"created_ms", account.created_ms}};
+  return {{"id", account.id},       {"name", account.name}, {"display_name", account.display_name},
+          {"email", account.email}, {"root", account.root}, {"created_ms", account.created_ms}};
 }
 
 Task<Answer> status(Parts& parts, json) {
@@ -96,16 +92,19 @@ Task<Answer> key_list(Parts& parts, json request) {
     if (!wanted.empty() && account->name != wanted && account->id != wanted) continue;
     found = true;
     for (const auto& key : parts.identities.keys_of(account->id)) {
-      list.push_back({{"access_key", key->access_key},
-                      {"account", account->name},
-                      {"account_id", account->id},
-                      {"enabled", key->enabled},
-                      {"created_ms", key->created_ms},
-                      {"source", key->access_key == parts.root_access_key ? "environment" : "stored"}});
+      list.push_back(
+          {{"access_key", key->access_key},
+           {"account", account->name},
+           {"account_id", account->id},
+           {"enabled", key->enabled},
+           {"created_ms", key->created_ms},
+           {"source", key->access_key == parts.root_access_key ? "environment" : "stored"}});
     }
   }
   if (!found) {
-    co_return fail(Code::kNotFound, fmt::format("no account '{}': 'basaltctl account list' shows those there are", wanted));
+    co_return fail(
+        Code::kNotFound,
+        fmt::format("no account '{}': 'basaltctl account list' shows those there are", wanted));
   }
   co_return json{{"keys", std::move(list)}};
 }
@@ -113,19 +112,27 @@ Task<Answer> key_list(Parts& parts, json request) {
 Task<Answer> set_enabled(Parts& parts, json request, bool enabled) {
   CO_TRY_NOW(access_key, text(request, "access_key", true));
   if (access_key == parts.root_access_key) {
-    co_return fail(Code::kInvalid, "this key comes from BASALT_ROOT_ACCESS_KEY: change the environment and restart");
+    co_return fail(
+        Code::kInvalid,
+        "this key comes from BASALT_ROOT_ACCESS_KEY: change the environment and restart");
   }
   CO_CHECK(parts.accounts.set_key_enabled(access_key, enabled));
   co_return json{{"access_key", access_key}, {"enabled", enabled}};
 }
 
-Task<Answer> key_disable(Parts& parts, json request) { return set_enabled(parts, std::move(request), false); }
-Task<Answer> key_enable(Parts& parts, json request) { return set_enabled(parts, std::move(request), true); }
+Task<Answer> key_disable(Parts& parts, json request) {
+  return set_enabled(parts, std::move(request), false);
+}
+Task<Answer> key_enable(Parts& parts, json request) {
+  return set_enabled(parts, std::move(request), true);
+}
 
 Task<Answer> key_remove(Parts& parts, json request) {
   CO_TRY_NOW(access_key, text(request, "access_key", true));
   if (access_key == parts.root_access_key) {
-    co_return fail(Code::kInvalid, "this key comes from BASALT_ROOT_ACCESS_KEY: change the environment and restart");
+    co_return fail(
+        Code::kInvalid,
+        "this key comes from BASALT_ROOT_ACCESS_KEY: change the environment and restart");
   }
   CO_CHECK(parts.accounts.remove_key(access_key));
   co_return json{{"access_key", access_key}, {"removed", true}};
@@ -152,18 +159,27 @@ struct Command {
 };
 
 constexpr Command kCommands[] = {
-    {"status", status},           {"account.create", account_create}, {"account.list", account_list},
-    {"key.create", key_create},   {"key.list", key_list},             {"key.disable", key_disable},
-    {"key.enable", key_enable},   {"key.remove", key_remove},         {"bucket.list", bucket_list},
+    {"status", status},
+    {"account.create", account_create},
+    {"account.list", account_list},
+    {"key.create", key_create},
+    {"key.list", key_list},
+    {"key.disable", key_disable},
+    {"key.enable", key_enable},
+    {"key.remove", key_remove},
+    {"bucket.list", bucket_list},
 };
 
-std::string error_line(std::string_view why) { return json{{"ok", false}, {"error", why}}.dump(-1, ' ', true); }
+std::string error_line(std::string_view why) {
+  return json{{"ok", false}, {"error", why}}.dump(-1, ' ', true);
+}
 
 }  // namespace
 
 Task<std::string> AdminCommands::run(std::string line) {
   json request = json::parse(line, nullptr, false);
-  if (request.is_discarded() || !request.is_object()) co_return error_line("the request is not a JSON object");
+  if (request.is_discarded() || !request.is_object())
+    co_return error_line("the request is not a JSON object");
   const auto name = text(request, "command", true);
   if (!name) co_return error_line(name.error().detail);
   for (const Command& command : kCommands) {
@@ -171,7 +187,8 @@ Task<std::string> AdminCommands::run(std::string line) {
     auto answer = co_await command.run(parts_, std::move(request));
     if (!answer) {
       const Error& error = answer.error();
-      co_return error_line(error.detail.empty() ? code_name(error.code) : std::string_view(error.detail));
+      co_return error_line(error.detail.empty() ? code_name(error.code)
+                                                : std::string_view(error.detail));
     }
     (*answer)["ok"] = true;
     co_return answer->dump(-1, ' ', true, json::error_handler_t::replace);

@@ -1,4 +1,5 @@
-// AdminCommands: what basaltctl can ask for. One table of commands; JSON in, JSON out (server/admin_socket.h). Core 0.
+// AdminCommands: what basaltctl can ask for. One table of commands; JSON in, JSON out
+// (server/admin_socket.h). Core 0.
 #pragma once
 
 #include <string>

@@ -1,4 +1,5 @@
-// AdminHttp: the admin HTTP listener's handler: /metrics, /-/healthy, /-/ready. No secrets, nothing that changes state.
+// AdminHttp: the admin HTTP listener's handler: /metrics, /-/healthy, /-/ready. No secrets, nothing
+// that changes state.
 #pragma once
 
 #include <atomic>

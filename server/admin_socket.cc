@@ -20,7 +20,8 @@ bool peer_allowed(std::string_view peer) {
 }
 
 Call<reactor::ReadCall> read_some(reactor::Stream& stream, MutableBytes into) {
-  return Call<reactor::ReadCall>([&](reactor::ReadCall& call) { stream.read(call); }, into, kAdminIdleTimeoutMs);
+  return Call<reactor::ReadCall>([&](reactor::ReadCall& call) { stream.read(call); }, into,
+                                 kAdminIdleTimeoutMs);
 }
 
 Task<Status> write_all(reactor::Stream& stream, std::string_view text) {
@@ -56,8 +57,8 @@ struct AdminSocket::Impl {
         if (!co_await write_all(stream, answer)) co_return;
       }
       if (pending.size() > kAdminRequestBytesMax) {
-        [[maybe_unused]] auto ignored =
-            co_await write_all(stream, "{\"ok\":false,\"error\":\"the request is longer than 64 KiB\"}\n");
+        [[maybe_unused]] auto ignored = co_await write_all(
+            stream, "{\"ok\":false,\"error\":\"the request is longer than 64 KiB\"}\n");
         co_return;
       }
     }
@@ -69,8 +70,8 @@ struct AdminSocket::Impl {
       co_await converse(*stream);
     } else {
       log_warn("admin socket: peer refused", {{"peer", stream->peer()}});
-      [[maybe_unused]] auto ignored =
-          co_await write_all(*stream, "{\"ok\":false,\"error\":\"run as root or as the server's user\"}\n");
+      [[maybe_unused]] auto ignored = co_await write_all(
+          *stream, "{\"ok\":false,\"error\":\"run as root or as the server's user\"}\n");
     }
     open.erase(stream.get());
     stream.reset();
@@ -78,14 +79,16 @@ struct AdminSocket::Impl {
   }
 };
 
-Result<std::unique_ptr<AdminSocket>> AdminSocket::listen(reactor::Loop& loop, const std::string& path,
-                                                         Handler handler) {
+Result<std::unique_ptr<AdminSocket>> AdminSocket::listen(reactor::Loop& loop,
+                                                         const std::string& path, Handler handler) {
   std::unique_ptr<AdminSocket> socket(new AdminSocket);
   socket->impl_ = std::make_unique<Impl>(loop, std::move(handler));
   Impl* impl = socket->impl_.get();
-  BASALT_TRY(listener, reactor::Listener::listen(
-                           loop, {.address = "unix:" + path, .connections_max = kAdminConnectionsMax},
-                           [impl](std::unique_ptr<reactor::Stream> stream) { impl->serve(std::move(stream)); }));
+  BASALT_TRY(
+      listener,
+      reactor::Listener::listen(
+          loop, {.address = "unix:" + path, .connections_max = kAdminConnectionsMax},
+          [impl](std::unique_ptr<reactor::Stream> stream) { impl->serve(std::move(stream)); }));
   impl->listener = std::move(listener);
   return socket;
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sched.h>
+#include <toml++/toml.h>
 
 #include <CLI/CLI.hpp>
 #include <charconv>
@@ -9,7 +10,6 @@
 #include <functional>
 #include <map>
 #include <optional>
-#include <toml++/toml.h>
 
 #include "auth/identity.h"
 #include "server/version.h"
@@ -29,7 +29,8 @@ Result<uint64_t> parse_size(std::string_view text) {
   if (unit == "GiB" || unit == "G") shift = 30;
   if (unit == "TiB" || unit == "T") shift = 40;
   if (error != std::errc() || shift < 0 || (number << shift) >> shift != number) {
-    return fail(Code::kInvalid, fmt::format("'{}' is not a size: write 256MiB, 4GiB or a number of bytes", text));
+    return fail(Code::kInvalid,
+                fmt::format("'{}' is not a size: write 256MiB, 4GiB or a number of bytes", text));
   }
   return number << shift;
 }
@@ -50,8 +51,9 @@ Result<bool> parse_bool(std::string_view text) {
   return fail(Code::kInvalid, fmt::format("'{}' is neither true nor false", text));
 }
 
-// One setting: its name in the file ("storage.checkpoint_entries"), its flag, and how a text becomes its value.
-// The environment name is BASALT_ and the file name in capitals with '_' for '.'.
+// One setting: its name in the file ("storage.checkpoint_entries"), its flag, and how a text
+// becomes its value. The environment name is BASALT_ and the file name in capitals with '_' for
+// '.'.
 struct Setting {
   std::string_view name;
   std::string_view flag;  // "" = none
@@ -60,7 +62,7 @@ struct Setting {
 };
 
 template <class T>
-auto number(T Config::*member) {
+auto number(T Config::* member) {
   return [member](Config& config, std::string_view text) -> Status {
     BASALT_TRY(value, parse_number<T>(text));
     config.*member = value;
@@ -68,28 +70,28 @@ auto number(T Config::*member) {
   };
 }
 template <class T>
-auto engine_number(T storage::EngineOptions::*member) {
+auto engine_number(T storage::EngineOptions::* member) {
   return [member](Config& config, std::string_view text) -> Status {
     BASALT_TRY(value, parse_number<T>(text));
     config.engine.*member = value;
     return {};
   };
 }
-auto engine_size(uint64_t storage::EngineOptions::*member) {
+auto engine_size(uint64_t storage::EngineOptions::* member) {
   return [member](Config& config, std::string_view text) -> Status {
     BASALT_TRY(value, parse_size(text));
     config.engine.*member = value;
     return {};
   };
 }
-auto session_number(uint64_t session::SessionLimits::*member) {
+auto session_number(uint64_t session::SessionLimits::* member) {
   return [member](Config& config, std::string_view text) -> Status {
     BASALT_TRY(value, parse_number<uint64_t>(text));
     config.session.*member = value;
     return {};
   };
 }
-auto text_value(std::string Config::*member) {
+auto text_value(std::string Config::* member) {
   return [member](Config& config, std::string_view text) -> Status {
     config.*member = std::string(text);
     return {};
@@ -97,13 +99,15 @@ auto text_value(std::string Config::*member) {
 }
 
 const std::vector<Setting>& settings() {
-  using storage::EngineOptions;
   using session::SessionLimits;
+  using storage::EngineOptions;
   static const std::vector<Setting> table = {
-      {"data", "--data", "data directory (formatted if it is empty)", text_value(&Config::data_directory)},
+      {"data", "--data", "data directory (formatted if it is empty)",
+       text_value(&Config::data_directory)},
       {"s3", "--s3", "S3 listener, ADDR:PORT", text_value(&Config::s3_address)},
       {"admin", "--admin", "admin HTTP listener, ADDR:PORT", text_value(&Config::admin_address)},
-      {"cores", "--cores", "event loops, one pinned thread each; 0 = every core", number(&Config::cores)},
+      {"cores", "--cores", "event loops, one pinned thread each; 0 = every core",
+       number(&Config::cores)},
       {"pin_cores", "", "bind each loop to its core",
        [](Config& config, std::string_view text) -> Status {
          BASALT_TRY(value, parse_bool(text));
@@ -112,18 +116,28 @@ const std::vector<Setting>& settings() {
        }},
       {"io", "--io", "auto (io_uring if the kernel allows it) or threads",
        [](Config& config, std::string_view text) -> Status {
-         if (text == "auto") config.io = IoChoice::kAuto;
-         else if (text == "threads") config.io = IoChoice::kThreads;
-         else return fail(Code::kInvalid, fmt::format("'{}' is not an I/O backend: auto or threads", text));
+         if (text == "auto")
+           config.io = IoChoice::kAuto;
+         else if (text == "threads")
+           config.io = IoChoice::kThreads;
+         else
+           return fail(Code::kInvalid,
+                       fmt::format("'{}' is not an I/O backend: auto or threads", text));
          return {};
        }},
       {"log_level", "--log-level", "debug, info, warn or error",
        [](Config& config, std::string_view text) -> Status {
-         if (text == "debug") config.log_level = LogLevel::kDebug;
-         else if (text == "info") config.log_level = LogLevel::kInfo;
-         else if (text == "warn") config.log_level = LogLevel::kWarn;
-         else if (text == "error") config.log_level = LogLevel::kError;
-         else return fail(Code::kInvalid, fmt::format("'{}' is not a log level: debug, info, warn or error", text));
+         if (text == "debug")
+           config.log_level = LogLevel::kDebug;
+         else if (text == "info")
+           config.log_level = LogLevel::kInfo;
+         else if (text == "warn")
+           config.log_level = LogLevel::kWarn;
+         else if (text == "error")
+           config.log_level = LogLevel::kError;
+         else
+           return fail(Code::kInvalid,
+                       fmt::format("'{}' is not a log level: debug, info, warn or error", text));
          return {};
        }},
       {"access_log", "", "one log line a request",
@@ -132,7 +146,8 @@ const std::vector<Setting>& settings() {
          config.access_log = value;
          return {};
        }},
-      {"region", "--region", "region name that requests are signed for", text_value(&Config::region)},
+      {"region", "--region", "region name that requests are signed for",
+       text_value(&Config::region)},
       {"base_domains", "--base-domains", "domains of virtual-hosted buckets, comma-separated",
        [](Config& config, std::string_view text) -> Status {
          config.base_domains.clear();
@@ -152,9 +167,11 @@ const std::vector<Setting>& settings() {
       {"tls.certificate", "--tls-cert", "PEM certificate chain; with it the S3 listener speaks TLS",
        text_value(&Config::tls_certificate_file)},
       {"tls.key", "--tls-key", "PEM private key", text_value(&Config::tls_key_file)},
-      {"seal_key_file", "", "key that seals secrets at rest; made if absent (default DATA/seal.key)",
+      {"seal_key_file", "",
+       "key that seals secrets at rest; made if absent (default DATA/seal.key)",
        text_value(&Config::seal_key_file)},
-      {"drain_timeout_ms", "", "how long a stop waits for requests under way", number(&Config::drain_timeout_ms)},
+      {"drain_timeout_ms", "", "how long a stop waits for requests under way",
+       number(&Config::drain_timeout_ms)},
       {"limits.connections", "", "connections per core", number(&Config::connections_max)},
       {"limits.buffer_bytes", "", "body buffers per core",
        [](Config& config, std::string_view text) -> Status {
@@ -162,7 +179,8 @@ const std::vector<Setting>& settings() {
          config.buffer_bytes_max = value;
          return {};
        }},
-      {"limits.head_timeout_ms", "", "a request head must arrive in", session_number(&SessionLimits::head_timeout_ms)},
+      {"limits.head_timeout_ms", "", "a request head must arrive in",
+       session_number(&SessionLimits::head_timeout_ms)},
       {"limits.body_timeout_ms", "", "window of the body's minimum rate",
        session_number(&SessionLimits::body_timeout_ms)},
       {"limits.body_bytes_per_second_min", "", "slower bodies are cut",
@@ -171,7 +189,8 @@ const std::vector<Setting>& settings() {
        session_number(&SessionLimits::write_timeout_ms)},
       {"limits.idle_timeout_ms", "", "an idle connection is closed after",
        session_number(&SessionLimits::idle_timeout_ms)},
-      {"storage.shards", "", "shards at format, a power of two", engine_number(&EngineOptions::shard_count_at_format)},
+      {"storage.shards", "", "shards at format, a power of two",
+       engine_number(&EngineOptions::shard_count_at_format)},
       {"storage.log_segment_bytes", "", "log segment size at format (0: by disk size)",
        engine_size(&EngineOptions::log_segment_bytes)},
       {"storage.bulk_segment_bytes", "", "bulk segment size at format (0: by disk size)",
@@ -186,7 +205,8 @@ const std::vector<Setting>& settings() {
        engine_number(&EngineOptions::checkpoint_interval_ms)},
       {"storage.overlay_bytes_max", "", "uncheckpointed index memory per core",
        engine_size(&EngineOptions::overlay_bytes_max)},
-      {"storage.lmdb_map_bytes", "", "address space of one shard's index", engine_size(&EngineOptions::lmdb_map_bytes)},
+      {"storage.lmdb_map_bytes", "", "address space of one shard's index",
+       engine_size(&EngineOptions::lmdb_map_bytes)},
       {"storage.gc_sealed_age_ms", "", "segments younger than this are not collected",
        engine_number(&EngineOptions::gc_sealed_age_ms)},
       {"storage.allow_network_filesystem", "", "run on NFS and the like at your own risk",
@@ -214,7 +234,8 @@ std::string environment_name(std::string_view name) {
   return out;
 }
 
-Status apply_table(Config& config, const toml::table& table, const std::string& prefix, const std::string& file) {
+Status apply_table(Config& config, const toml::table& table, const std::string& prefix,
+                   const std::string& file) {
   for (const auto& [key, node] : table) {
     const std::string name = prefix + std::string(key.str());
     const auto line = node.source().begin.line;
@@ -224,8 +245,9 @@ Status apply_table(Config& config, const toml::table& table, const std::string& 
     }
     const Setting* setting = find_setting(name);
     if (setting == nullptr) {
-      return fail(Code::kInvalid, fmt::format("{}:{}: '{}' is not a setting (docs/configuration.md lists them)", file,
-                                              line, name));
+      return fail(Code::kInvalid,
+                  fmt::format("{}:{}: '{}' is not a setting (docs/configuration.md lists them)",
+                              file, line, name));
     }
     std::string text;
     if (const auto* string = node.as_string()) {
@@ -237,15 +259,19 @@ Status apply_table(Config& config, const toml::table& table, const std::string& 
     } else if (const toml::array* array = node.as_array()) {
       for (const auto& element : *array) {
         const auto* string = element.as_string();
-        if (string == nullptr) return fail(Code::kInvalid, fmt::format("{}:{}: '{}' wants a list of texts", file, line, name));
+        if (string == nullptr)
+          return fail(Code::kInvalid,
+                      fmt::format("{}:{}: '{}' wants a list of texts", file, line, name));
         if (!text.empty()) text += ',';
         text += string->get();
       }
     } else {
-      return fail(Code::kInvalid, fmt::format("{}:{}: '{}' has a value of a wrong kind", file, line, name));
+      return fail(Code::kInvalid,
+                  fmt::format("{}:{}: '{}' has a value of a wrong kind", file, line, name));
     }
     if (const Status status = setting->set(config, text); !status) {
-      return fail(Code::kInvalid, fmt::format("{}:{}: {}: {}", file, line, name, status.error().detail));
+      return fail(Code::kInvalid,
+                  fmt::format("{}:{}: {}: {}", file, line, name, status.error().detail));
     }
   }
   return {};
@@ -255,7 +281,8 @@ Status apply_file(Config& config, const std::string& file) {
   try {
     return apply_table(config, toml::parse_file(file), "", file);
   } catch (const toml::parse_error& error) {
-    return fail(Code::kInvalid, fmt::format("{}:{}: {}", file, error.source().begin.line, error.description()));
+    return fail(Code::kInvalid,
+                fmt::format("{}:{}: {}", file, error.source().begin.line, error.description()));
   } catch (const std::exception& error) {
     return fail(Code::kInvalid, fmt::format("{}: {}", file, error.what()));
   }
@@ -267,7 +294,8 @@ Status apply_environment(Config& config) {
     const char* value = std::getenv(name.c_str());
     if (value == nullptr) continue;
     if (const Status status = setting.set(config, value); !status) {
-      return fail(Code::kInvalid, fmt::format("{} in the environment: {}", name, status.error().detail));
+      return fail(Code::kInvalid,
+                  fmt::format("{} in the environment: {}", name, status.error().detail));
     }
   }
   if (const char* value = std::getenv("BASALT_ROOT_ACCESS_KEY")) config.root_access_key = value;
@@ -278,10 +306,13 @@ Status apply_environment(Config& config) {
 Status check_address(std::string_view what, std::string_view address) {
   const size_t colon = address.rfind(':');
   if (colon == std::string_view::npos || colon == 0) {
-    return fail(Code::kInvalid, fmt::format("{} address '{}' is not ADDR:PORT, such as 127.0.0.1:9000", what, address));
+    return fail(
+        Code::kInvalid,
+        fmt::format("{} address '{}' is not ADDR:PORT, such as 127.0.0.1:9000", what, address));
   }
   if (!parse_number<uint16_t>(address.substr(colon + 1))) {
-    return fail(Code::kInvalid, fmt::format("{} address '{}' has no port from 0 to 65535", what, address));
+    return fail(Code::kInvalid,
+                fmt::format("{} address '{}' has no port from 0 to 65535", what, address));
   }
   return {};
 }
@@ -290,16 +321,19 @@ Status check_address(std::string_view what, std::string_view address) {
 
 Status check_config(const Config& config) {
   if (config.data_directory.empty()) {
-    return fail(Code::kInvalid, "no data directory: give --data DIR, 'data' in the file or BASALT_DATA");
+    return fail(Code::kInvalid,
+                "no data directory: give --data DIR, 'data' in the file or BASALT_DATA");
   }
   BASALT_CHECK_OK(check_address("S3", config.s3_address));
   BASALT_CHECK_OK(check_address("admin", config.admin_address));
   if (config.cores > 256) return fail(Code::kInvalid, "more than 256 cores");
   if (config.tls_certificate_file.empty() != config.tls_key_file.empty()) {
-    return fail(Code::kInvalid, "TLS needs both a certificate and a key: give --tls-cert and --tls-key");
+    return fail(Code::kInvalid,
+                "TLS needs both a certificate and a key: give --tls-cert and --tls-key");
   }
   if (config.root_access_key.empty() != config.root_secret_key.empty()) {
-    return fail(Code::kInvalid, "set both BASALT_ROOT_ACCESS_KEY and BASALT_ROOT_SECRET_KEY, or neither");
+    return fail(Code::kInvalid,
+                "set both BASALT_ROOT_ACCESS_KEY and BASALT_ROOT_SECRET_KEY, or neither");
   }
   if (!config.root_access_key.empty()) {
     BASALT_CHECK_OK(auth::check_access_key(config.root_access_key));
@@ -307,11 +341,14 @@ Status check_config(const Config& config) {
   }
   const unsigned shards = config.engine.shard_count_at_format;
   if (shards == 0 || shards > 1024 || (shards & (shards - 1)) != 0) {
-    return fail(Code::kInvalid, fmt::format("storage.shards is {}: it must be a power of two from 1 to 1024", shards));
+    return fail(
+        Code::kInvalid,
+        fmt::format("storage.shards is {}: it must be a power of two from 1 to 1024", shards));
   }
   if (config.region.empty()) return fail(Code::kInvalid, "the region is empty");
   if (config.engine.checkpoint_entries == 0 || config.engine.checkpoint_interval_ms == 0) {
-    return fail(Code::kInvalid, "storage.checkpoint_entries and storage.checkpoint_interval_ms must be above 0");
+    return fail(Code::kInvalid,
+                "storage.checkpoint_entries and storage.checkpoint_interval_ms must be above 0");
   }
   return {};
 }
@@ -329,8 +366,8 @@ Result<Invocation> parse_invocation(int argc, const char* const* argv) {
   std::map<std::string_view, CLI::Option*> options;
   for (const Setting& setting : settings()) {
     if (setting.flag.empty()) continue;
-    options[setting.name] =
-        serve->add_option(std::string(setting.flag), flags[setting.name], std::string(setting.help));
+    options[setting.name] = serve->add_option(std::string(setting.flag), flags[setting.name],
+                                              std::string(setting.help));
   }
   try {
     app.parse(argc, argv);
@@ -353,13 +390,16 @@ Result<Invocation> parse_invocation(int argc, const char* const* argv) {
   if (config.cores == 0) {
     cpu_set_t allowed;
     CPU_ZERO(&allowed);
-    config.cores = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? static_cast<unsigned>(CPU_COUNT(&allowed)) : 1;
+    config.cores = sched_getaffinity(0, sizeof allowed, &allowed) == 0
+                       ? static_cast<unsigned>(CPU_COUNT(&allowed))
+                       : 1;
   }
   if (config.seal_key_file.empty()) config.seal_key_file = config.data_directory + "/seal.key";
   config.engine.directory = config.data_directory;
   config.engine.core_count = config.cores;
   // Every core hosts at least one shard.
-  while (config.engine.shard_count_at_format < config.cores) config.engine.shard_count_at_format *= 2;
+  while (config.engine.shard_count_at_format < config.cores)
+    config.engine.shard_count_at_format *= 2;
   return invocation;
 }
 

@@ -1,5 +1,5 @@
-// Config: what an operator can set. Sources, later ones win: defaults, TOML file, environment (BASALT_*), flags.
-// docs/configuration.md lists every name.
+// Config: what an operator can set. Sources, later ones win: defaults, TOML file, environment
+// (BASALT_*), flags. docs/configuration.md lists every name.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,7 @@ struct Config {
   // From the environment only, never from a flag or a file that others can read.
   std::string root_access_key, root_secret_key;
 
-  uint32_t connections_max = 16384;   // per core
+  uint32_t connections_max = 16384;        // per core
   uint64_t buffer_bytes_max = 384u << 20;  // body buffers, per core
   uint64_t drain_timeout_ms = 10'000;
   session::SessionLimits session;
@@ -48,7 +48,8 @@ struct Invocation {
   Config config;
 };
 
-// Parses flags, the file they name and the environment. Errors (kInvalid) say what is wrong, where, and how to mend it.
+// Parses flags, the file they name and the environment. Errors (kInvalid) say what is wrong, where,
+// and how to mend it.
 // --help and --version print and give kExit.
 Result<Invocation> parse_invocation(int argc, const char* const* argv);
 

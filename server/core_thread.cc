@@ -12,7 +12,8 @@ namespace {
 
 constexpr size_t kKeptBufferBytes = 64u << 20;
 
-// Pins the calling thread to the n-th core this process may use (containers and taskset restrict the set).
+// Pins the calling thread to the n-th core this process may use (containers and taskset restrict
+// the set).
 void pin_thread(unsigned core) {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
@@ -66,14 +67,17 @@ struct PromiseCompletion : Completion {
 
 }  // namespace
 
-void ControlMirror::on_change(storage::Table table, std::string_view name, std::optional<Bytes> meta, uint64_t seq) {
+void ControlMirror::on_change(storage::Table table, std::string_view name,
+                              std::optional<Bytes> meta, uint64_t seq) {
   Status status;
   if (table == storage::Table::kBucket) {
     status = buckets.apply_change(name, meta, seq);
   } else if (name.starts_with("account/") || name.starts_with("key/")) {
     status = identities.apply_change(name, meta);
   }
-  if (!status) log_error("a control record could not be read", {{"name", name}, {"why", status.error().detail}});
+  if (!status)
+    log_error("a control record could not be read",
+              {{"name", name}, {"why", status.error().detail}});
 }
 
 CoreThread::CoreThread(const Shared& shared, unsigned core, CoreMetrics& metrics)
@@ -83,8 +87,9 @@ CoreThread::~CoreThread() { stop(); }
 
 Status CoreThread::build() {
   const Config& config = shared_.config;
-  parts_ = std::make_unique<Parts>(shared_.sealer, BufferPool::Limits{.bytes_max = config.buffer_bytes_max,
-                                                                      .kept_bytes_max = kKeptBufferBytes});
+  parts_ = std::make_unique<Parts>(
+      shared_.sealer,
+      BufferPool::Limits{.bytes_max = config.buffer_bytes_max, .kept_bytes_max = kKeptBufferBytes});
   Parts& parts = *parts_;
   BASALT_TRY(loop, reactor::Loop::create());
   parts.loop = std::move(loop);
@@ -93,19 +98,21 @@ Status CoreThread::build() {
   parts.io = std::move(io);
   io_name_ = parts.io->name();
   parts.core_engine = shared_.engine.attach(core_, *parts.io, run_queue, parts.buffers);
-  parts.shards = std::make_unique<shards::CoreShards>(shards::CoreShards::Parts{
-      shared_.fabric, core_, shared_.engine, *parts.core_engine, run_queue, parts.buffers, parts.mirror});
+  parts.shards = std::make_unique<shards::CoreShards>(
+      shards::CoreShards::Parts{shared_.fabric, core_, shared_.engine, *parts.core_engine,
+                                run_queue, parts.buffers, parts.mirror});
   parts.loop->add_poller(*parts.shards);
   parts.loop->add_poller(*parts.core_engine);
   parts.loop->add_poller(*parts.io);  // last: submits what the others queued
-  parts.gate = std::make_unique<auth::Gate>(parts.mirror.identities, auth::Gate::Options{.region = config.region});
-  parts.services = std::make_unique<s3::Services>(s3::Services{*parts.shards, parts.mirror.buckets,
-                                                               parts.mirror.identities, *parts.gate, shared_.clock,
-                                                               parts.buffers, shared_.s3_options});
+  parts.gate = std::make_unique<auth::Gate>(parts.mirror.identities,
+                                            auth::Gate::Options{.region = config.region});
+  parts.services = std::make_unique<s3::Services>(
+      s3::Services{*parts.shards, parts.mirror.buckets, parts.mirror.identities, *parts.gate,
+                   shared_.clock, parts.buffers, shared_.s3_options});
   parts.observer = std::make_unique<Observer>(metrics_, config.access_log);
   parts.dispatcher = std::make_unique<s3::Dispatcher>(*parts.services, parts.observer.get());
-  parts.sessions = session::SessionPool::create(*parts.loop, parts.buffers, shared_.clock, config.session,
-                                                *parts.dispatcher);
+  parts.sessions = session::SessionPool::create(*parts.loop, parts.buffers, shared_.clock,
+                                                config.session, *parts.dispatcher);
   metrics_.loop = &parts.loop->stats();
   metrics_.sessions = &parts.sessions->stats();
   metrics_.shards = &parts.shards->stats();
@@ -121,7 +128,8 @@ void CoreThread::thread_main() {
   built_.set_value(std::move(status));
   if (good) parts_->loop->run();
   if (parts_) {
-    // Streams and calls are gone (drain, stop_storage); the rest goes in reverse order of its making.
+    // Streams and calls are gone (drain, stop_storage); the rest goes in reverse order of its
+    // making.
     parts_->listener.reset();
     parts_->sessions.reset();
     parts_->dispatcher.reset();
@@ -140,7 +148,8 @@ void CoreThread::begin_start() {
 
 Status CoreThread::finish_start() {
   BASALT_CHECK_OK(built_.get_future().get());
-  return spawn<Status>([this] { return shards::load_control(*parts_->shards, parts_->mirror); }).get();
+  return spawn<Status>([this] { return shards::load_control(*parts_->shards, parts_->mirror); })
+      .get();
 }
 
 Status CoreThread::start() {
@@ -158,12 +167,15 @@ void CoreThread::run_on_core(std::move_only_function<void()> fn) {
   future.get();
 }
 
-Result<std::string> CoreThread::listen(const std::string& address, std::shared_ptr<reactor::TlsContext> tls) {
+Result<std::string> CoreThread::listen(const std::string& address,
+                                       std::shared_ptr<reactor::TlsContext> tls) {
   Result<std::string> bound;
   run_on_core([&] {
     auto listener = reactor::Listener::listen(
         *parts_->loop,
-        {.address = address, .tls = std::move(tls), .connections_max = shared_.config.connections_max},
+        {.address = address,
+         .tls = std::move(tls),
+         .connections_max = shared_.config.connections_max},
         [sessions = parts_->sessions.get()](std::unique_ptr<reactor::Stream> stream) {
           sessions->serve(std::move(stream));
         });

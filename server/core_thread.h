@@ -1,4 +1,5 @@
-// CoreThread: one core: its thread, its loop, and everything that lives on it, built and torn down on that thread.
+// CoreThread: one core: its thread, its loop, and everything that lives on it, built and torn down
+// on that thread.
 #pragma once
 
 #include <future>
@@ -28,7 +29,8 @@ namespace basalt::server {
 class ControlMirror final : public shards::ControlListener {
  public:
   explicit ControlMirror(const auth::Sealer& sealer) : identities(sealer) {}
-  void on_change(storage::Table table, std::string_view name, std::optional<Bytes> meta, uint64_t seq) override;
+  void on_change(storage::Table table, std::string_view name, std::optional<Bytes> meta,
+                 uint64_t seq) override;
 
   s3::BucketRegistry buckets;
   auth::IdentityTable identities;
@@ -105,7 +107,8 @@ struct CoreThread::Parts {
 
 namespace detail {
 template <class T>
-Detached run_task(std::move_only_function<Task<T>()> make, std::shared_ptr<std::promise<T>> promise) {
+Detached run_task(std::move_only_function<Task<T>()> make,
+                  std::shared_ptr<std::promise<T>> promise) {
   if constexpr (std::is_void_v<T>) {
     co_await make();
     promise->set_value();

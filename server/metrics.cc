@@ -23,8 +23,8 @@ using prometheus::MetricType;
 using Labels = std::vector<std::pair<std::string_view, std::string>>;
 
 // Buckets shown to Prometheus: powers of 4 from 16 us to 67 s.
-constexpr std::array<uint64_t, 12> kShownBoundsUs = {16,     64,      256,       1024,      4096,      16384,
-                                                     65536,  262144,  1048576,   4194304,   16777216,  67108864};
+constexpr std::array<uint64_t, 12> kShownBoundsUs = {
+    16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864};
 
 class Families {
  public:
@@ -103,8 +103,10 @@ CoreMetrics::CoreMetrics() : operations(s3::routes().size() + 1) {
 void CoreMetrics::observe(const s3::RequestRecord& record) {
   // The last slot counts requests that found no row.
   const auto found = index_of_operation.find(record.operation);
-  OperationMetrics& operation = operations[found != index_of_operation.end() ? found->second : operations.size() - 1];
-  const size_t status_class = record.status >= 100 && record.status < 600 ? static_cast<size_t>(record.status / 100) : 0;
+  OperationMetrics& operation =
+      operations[found != index_of_operation.end() ? found->second : operations.size() - 1];
+  const size_t status_class =
+      record.status >= 100 && record.status < 600 ? static_cast<size_t>(record.status / 100) : 0;
   operation.by_class[status_class].fetch_add(1, std::memory_order_relaxed);
   operation.bytes_in.fetch_add(record.bytes_in, std::memory_order_relaxed);
   operation.bytes_out.fetch_add(record.bytes_out, std::memory_order_relaxed);
@@ -142,8 +144,8 @@ std::vector<MetricFamily> Metrics::Collect() const {
     if (total == 0) continue;  // an operation nobody asked for has no series
     for (size_t c = 0; c < by_class.size(); ++c) {
       if (by_class[c] == 0) continue;
-      out.counter("basalt_s3_requests_total", "S3 requests by operation and status class.", by_class[c],
-                  {{"operation", name}, {"class", kClasses[c]}});
+      out.counter("basalt_s3_requests_total", "S3 requests by operation and status class.",
+                  by_class[c], {{"operation", name}, {"class", kClasses[c]}});
     }
     out.counter("basalt_s3_received_bytes_total", "Request body bytes.", in, {{"operation", name}});
     out.counter("basalt_s3_sent_bytes_total", "Response body bytes.", sent, {{"operation", name}});
@@ -152,10 +154,12 @@ std::vector<MetricFamily> Metrics::Collect() const {
     metric.histogram.sample_sum = 1e-6 * static_cast<double>(sum_us);
     for (const uint64_t bound : kShownBoundsUs) {
       uint64_t below = 0;
-      for (size_t i = 0; i < counts.size() && LatencyHistogram::upper_bound_us(i) <= bound; ++i) below += counts[i];
+      for (size_t i = 0; i < counts.size() && LatencyHistogram::upper_bound_us(i) <= bound; ++i)
+        below += counts[i];
       metric.histogram.bucket.push_back({below, 1e-6 * static_cast<double>(bound)});
     }
-    out.family("basalt_s3_request_seconds", MetricType::Histogram, "Time from the head to the end of the response.")
+    out.family("basalt_s3_request_seconds", MetricType::Histogram,
+               "Time from the head to the end of the response.")
         .metric.push_back(std::move(metric));
   }
   std::map<std::string_view, double> errors;
@@ -173,62 +177,89 @@ std::vector<MetricFamily> Metrics::Collect() const {
     const CoreMetrics& core = *cores_[i];
     const Labels label{{"core", std::to_string(i)}};
     if (core.loop != nullptr) {
-      out.counter("basalt_loop_turns_total", "Turns of the core's event loop.", get(core.loop->turns), label);
+      out.counter("basalt_loop_turns_total", "Turns of the core's event loop.",
+                  get(core.loop->turns), label);
       out.counter("basalt_loop_sleeps_total", "Turns that slept.", get(core.loop->sleeps), label);
-      out.counter("basalt_loop_busy_seconds_total", "Time the loop did not sleep.", 1e-9 * get(core.loop->busy_ns), label);
-      out.gauge("basalt_loop_longest_turn_seconds", "Longest turn since the start.", 1e-6 * get(core.loop->longest_turn_us),
-                label);
+      out.counter("basalt_loop_busy_seconds_total", "Time the loop did not sleep.",
+                  1e-9 * get(core.loop->busy_ns), label);
+      out.gauge("basalt_loop_longest_turn_seconds", "Longest turn since the start.",
+                1e-6 * get(core.loop->longest_turn_us), label);
     }
     if (core.listener != nullptr) {
-      out.counter("basalt_connections_accepted_total", "Connections accepted.", get(core.listener->accepted), label);
-      out.counter("basalt_connections_refused_total", "Connections closed at the limit.", get(core.listener->refused_full),
-                  label);
-      out.counter("basalt_accept_errors_total", "accept(2) failures.", get(core.listener->accept_errors), label);
-      out.counter("basalt_tls_failures_total", "TLS handshakes that failed.", get(core.listener->tls_failures), label);
+      out.counter("basalt_connections_accepted_total", "Connections accepted.",
+                  get(core.listener->accepted), label);
+      out.counter("basalt_connections_refused_total", "Connections closed at the limit.",
+                  get(core.listener->refused_full), label);
+      out.counter("basalt_accept_errors_total", "accept(2) failures.",
+                  get(core.listener->accept_errors), label);
+      out.counter("basalt_tls_failures_total", "TLS handshakes that failed.",
+                  get(core.listener->tls_failures), label);
       out.gauge("basalt_connections_open", "Connections open.", get(core.listener->open), label);
     }
     if (core.sessions != nullptr) {
-      out.counter("basalt_http_bad_heads_total", "Request heads refused by the parser.", get(core.sessions->bad_heads), label);
-      out.counter("basalt_http_timeouts_total", "Connections that missed a deadline.", get(core.sessions->timeouts), label);
+      out.counter("basalt_http_bad_heads_total", "Request heads refused by the parser.",
+                  get(core.sessions->bad_heads), label);
+      out.counter("basalt_http_timeouts_total", "Connections that missed a deadline.",
+                  get(core.sessions->timeouts), label);
     }
     if (core.shards != nullptr) {
-      out.counter("basalt_shard_calls_total", "Calls to shards by way.", get(core.shards->local_calls),
-                  {{"core", std::to_string(i)}, {"way", "local"}});
-      out.counter("basalt_shard_calls_total", "Calls to shards by way.", get(core.shards->remote_calls),
-                  {{"core", std::to_string(i)}, {"way", "remote"}});
+      out.counter("basalt_shard_calls_total", "Calls to shards by way.",
+                  get(core.shards->local_calls), {{"core", std::to_string(i)}, {"way", "local"}});
+      out.counter("basalt_shard_calls_total", "Calls to shards by way.",
+                  get(core.shards->remote_calls), {{"core", std::to_string(i)}, {"way", "remote"}});
       out.counter("basalt_shard_calls_refused_total", "Calls refused because a queue was full.",
                   get(core.shards->refused_full), label);
     }
     if (core.engine != nullptr) {
       const storage::EngineStats& engine = *core.engine;
-      out.counter("basalt_log_batches_total", "Log batches made durable.", get(engine.log_batches), label);
+      out.counter("basalt_log_batches_total", "Log batches made durable.", get(engine.log_batches),
+                  label);
       out.counter("basalt_log_records_total", "Records in them.", get(engine.log_records), label);
       out.counter("basalt_log_bytes_total", "Bytes in them.", get(engine.log_bytes), label);
-      out.counter("basalt_device_flushes_total", "fdatasync calls on data files.", get(engine.device_flushes), label);
-      out.gauge("basalt_overlay_entries", "Index entries not checkpointed yet.", get(engine.overlay_entries), label);
+      out.counter("basalt_device_flushes_total", "fdatasync calls on data files.",
+                  get(engine.device_flushes), label);
+      out.gauge("basalt_overlay_entries", "Index entries not checkpointed yet.",
+                get(engine.overlay_entries), label);
       out.gauge("basalt_overlay_bytes", "Their memory.", get(engine.overlay_bytes), label);
-      out.counter("basalt_checkpoints_total", "Checkpoints committed.", get(engine.checkpoints), label);
-      out.counter("basalt_checkpoint_entries_total", "Entries they wrote.", get(engine.checkpoint_entries), label);
-      out.counter("basalt_checkpoint_seconds_total", "Time they took.", 1e-3 * get(engine.checkpoint_ms_total), label);
-      out.counter("basalt_blob_written_bytes_total", "Bytes written to bulk segments and own files.",
-                  get(engine.blob_write_bytes), label);
-      out.counter("basalt_blob_read_bytes_total", "Verified bytes read from blobs.", get(engine.blob_read_bytes), label);
-      out.counter("basalt_corrupt_reads_total", "Reads whose checksum did not match.", get(engine.corrupt_reads), label);
-      out.counter("basalt_io_errors_total", "I/O errors of the kernel.", get(engine.io_errors), label);
+      out.counter("basalt_checkpoints_total", "Checkpoints committed.", get(engine.checkpoints),
+                  label);
+      out.counter("basalt_checkpoint_entries_total", "Entries they wrote.",
+                  get(engine.checkpoint_entries), label);
+      out.counter("basalt_checkpoint_seconds_total", "Time they took.",
+                  1e-3 * get(engine.checkpoint_ms_total), label);
+      out.counter("basalt_blob_written_bytes_total",
+                  "Bytes written to bulk segments and own files.", get(engine.blob_write_bytes),
+                  label);
+      out.counter("basalt_blob_read_bytes_total", "Verified bytes read from blobs.",
+                  get(engine.blob_read_bytes), label);
+      out.counter("basalt_corrupt_reads_total", "Reads whose checksum did not match.",
+                  get(engine.corrupt_reads), label);
+      out.counter("basalt_io_errors_total", "I/O errors of the kernel.", get(engine.io_errors),
+                  label);
     }
   }
 
   const storage::SpaceUse use = engine_.space_use();
-  out.gauge("basalt_disk_bytes", "Size of the file system with the data directory.", static_cast<double>(use.disk_bytes));
-  out.gauge("basalt_disk_free_bytes", "Free bytes of it.", static_cast<double>(use.disk_free_bytes));
-  out.gauge("basalt_segment_live_bytes", "Live bytes in segments and files.", static_cast<double>(use.segment_live_bytes));
-  out.gauge("basalt_segments", "Segment files by kind.", static_cast<double>(use.log_segments), {{"kind", "log"}});
-  out.gauge("basalt_segments", "Segment files by kind.", static_cast<double>(use.bulk_segments), {{"kind", "bulk"}});
-  out.gauge("basalt_segments", "Segment files by kind.", static_cast<double>(use.own_files), {{"kind", "own"}});
-  out.gauge("basalt_below_low_water", "1 while new data is refused for want of space.", use.below_low_water ? 1 : 0);
-  out.gauge("basalt_healthy", "0 once a write failed: the engine is read-only until a restart.", engine_.healthy() ? 1 : 0);
-  out.gauge("basalt_build_info", "Version and I/O backend.", 1, {{"version", version_}, {"io", io_name_}});
-  out.gauge("process_resident_memory_bytes", "Resident memory size in bytes.", static_cast<double>(resident_bytes()));
+  out.gauge("basalt_disk_bytes", "Size of the file system with the data directory.",
+            static_cast<double>(use.disk_bytes));
+  out.gauge("basalt_disk_free_bytes", "Free bytes of it.",
+            static_cast<double>(use.disk_free_bytes));
+  out.gauge("basalt_segment_live_bytes", "Live bytes in segments and files.",
+            static_cast<double>(use.segment_live_bytes));
+  out.gauge("basalt_segments", "Segment files by kind.", static_cast<double>(use.log_segments),
+            {{"kind", "log"}});
+  out.gauge("basalt_segments", "Segment files by kind.", static_cast<double>(use.bulk_segments),
+            {{"kind", "bulk"}});
+  out.gauge("basalt_segments", "Segment files by kind.", static_cast<double>(use.own_files),
+            {{"kind", "own"}});
+  out.gauge("basalt_below_low_water", "1 while new data is refused for want of space.",
+            use.below_low_water ? 1 : 0);
+  out.gauge("basalt_healthy", "0 once a write failed: the engine is read-only until a restart.",
+            engine_.healthy() ? 1 : 0);
+  out.gauge("basalt_build_info", "Version and I/O backend.", 1,
+            {{"version", version_}, {"io", io_name_}});
+  out.gauge("process_resident_memory_bytes", "Resident memory size in bytes.",
+            static_cast<double>(resident_bytes()));
   out.counter("process_cpu_seconds_total", "User and system CPU time in seconds.", cpu_seconds());
   return out.take();
 }

@@ -1,7 +1,8 @@
-// Metrics: per-core plain counters, gathered when Prometheus scrapes (prometheus-cpp's Collectable and TextSerializer).
+// Metrics: per-core plain counters, gathered when Prometheus scrapes (prometheus-cpp's Collectable
+// and TextSerializer).
 //
-// Each core writes its own CoreMetrics with relaxed stores and no lock; collect() adds them up on the scraping core.
-// Names and meanings: docs/metrics.md.
+// Each core writes its own CoreMetrics with relaxed stores and no lock; collect() adds them up on
+// the scraping core. Names and meanings: docs/metrics.md.
 #pragma once
 
 #include <prometheus/collectable.h>
@@ -25,7 +26,8 @@
 
 namespace basalt::server {
 
-// Log-linear latency histogram: 4 steps to an octave, from 1 us to 64 s. Exposed as Prometheus buckets at powers of 4.
+// Log-linear latency histogram: 4 steps to an octave, from 1 us to 64 s. Exposed as Prometheus
+// buckets at powers of 4.
 class LatencyHistogram {
  public:
   static constexpr size_t kBuckets = 108;
@@ -52,7 +54,8 @@ struct OperationMetrics {
 // One core's.
 struct CoreMetrics {
   std::vector<OperationMetrics> operations;  // one a route row, and one for what found no row
-  std::map<std::string_view, std::atomic<uint64_t>> errors;  // by error code; every code has its slot from the start
+  std::map<std::string_view, std::atomic<uint64_t>>
+      errors;  // by error code; every code has its slot from the start
   std::unordered_map<std::string_view, size_t> index_of_operation;
   const reactor::LoopStats* loop = nullptr;
   const reactor::ListenerStats* listener = nullptr;

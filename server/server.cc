@@ -22,12 +22,15 @@ namespace basalt::server {
 
 namespace {
 
-// For operators and tools/dev: the root credentials of the first start, readable by the server's user only.
+// For operators and tools/dev: the root credentials of the first start, readable by the server's
+// user only.
 Status write_credentials_file(const std::string& path, const auth::AccessKey& key) {
   const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) return fail_errno(errno, path);
-  const std::string text = fmt::format("access_key={}\nsecret_key={}\n", key.access_key, key.secret_key);
-  const bool good = write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) && fsync(fd) == 0;
+  const std::string text =
+      fmt::format("access_key={}\nsecret_key={}\n", key.access_key, key.secret_key);
+  const bool good =
+      write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) && fsync(fd) == 0;
   const int error = errno;
   close(fd);
   if (!good) return fail_errno(error, path);
@@ -69,7 +72,8 @@ struct Server::Impl {
 
 Status Server::Impl::start_cores() {
   const CoreThread::Shared shared{config, s3_options, *engine, *fabric, *sealer, clock};
-  for (unsigned core = 0; core < config.cores; ++core) cores.emplace_back(shared, core, metrics->add_core());
+  for (unsigned core = 0; core < config.cores; ++core)
+    cores.emplace_back(shared, core, metrics->add_core());
   for (CoreThread& core : cores) core.begin_start();
   for (CoreThread& core : cores) BASALT_CHECK_OK(core.finish_start());
   metrics->set_build(std::string(kVersion), std::string(cores.front().io_name()));
@@ -79,18 +83,22 @@ Status Server::Impl::start_cores() {
 Status Server::Impl::set_up_root() {
   CoreThread& home = cores.front();
   home.run_on_core([&] {
-    accounts = std::make_unique<Accounts>(*home.parts().shards, home.parts().mirror.identities, *sealer, clock);
+    accounts = std::make_unique<Accounts>(*home.parts().shards, home.parts().mirror.identities,
+                                          *sealer, clock);
   });
-  auto root = home.spawn<Result<auth::Account>>([this] { return accounts->ensure_root_account(); }).get();
+  auto root =
+      home.spawn<Result<auth::Account>>([this] { return accounts->ensure_root_account(); }).get();
   if (!root) return std::unexpected(std::move(root).error());
   if (!config.root_access_key.empty()) {
-    const auth::AccessKey key{config.root_access_key, config.root_secret_key, root->id, true, started_ms};
+    const auth::AccessKey key{config.root_access_key, config.root_secret_key, root->id, true,
+                              started_ms};
     for (CoreThread& core : cores) {
       core.run_on_core([&] { core.parts().mirror.identities.set_root(*root, key); });
     }
     return {};
   }
-  auto key = home.spawn<Result<Accounts::RootKey>>([&] { return accounts->ensure_root_key(*root); }).get();
+  auto key =
+      home.spawn<Result<Accounts::RootKey>>([&] { return accounts->ensure_root_key(*root); }).get();
   if (!key) return std::unexpected(std::move(key).error());
   if (key->created) {
     first_credentials = {key->key.access_key, key->key.secret_key};
@@ -109,10 +117,13 @@ Status Server::Impl::start_admin() {
         .ready = [this] { return ready.load(std::memory_order_relaxed); },
         .healthy = [this] { return engine->healthy(); },
     });
-    admin_sessions = session::SessionPool::create(*parts.loop, parts.buffers, clock, config.session, *admin_http);
+    admin_sessions = session::SessionPool::create(*parts.loop, parts.buffers, clock, config.session,
+                                                  *admin_http);
     auto listener = reactor::Listener::listen(
         *parts.loop, {.address = config.admin_address, .reuse_port = false, .connections_max = 256},
-        [this](std::unique_ptr<reactor::Stream> stream) { admin_sessions->serve(std::move(stream)); });
+        [this](std::unique_ptr<reactor::Stream> stream) {
+          admin_sessions->serve(std::move(stream));
+        });
     if (!listener) {
       status = std::unexpected(std::move(listener).error());
       return;
@@ -120,10 +131,11 @@ Status Server::Impl::start_admin() {
     admin_listener = std::move(*listener);
     admin_address = admin_listener->bound_address();
     admin_commands = std::make_unique<AdminCommands>(AdminCommands::Parts{
-        *accounts, parts.mirror.identities, parts.mirror.buckets, *engine, clock, started_ms, config.cores,
-        std::string(home.io_name()), s3_address, config.root_access_key});
-    auto socket = AdminSocket::listen(*parts.loop, config.data_directory + "/admin.sock",
-                                      [this](std::string line) { return admin_commands->run(std::move(line)); });
+        *accounts, parts.mirror.identities, parts.mirror.buckets, *engine, clock, started_ms,
+        config.cores, std::string(home.io_name()), s3_address, config.root_access_key});
+    auto socket = AdminSocket::listen(
+        *parts.loop, config.data_directory + "/admin.sock",
+        [this](std::string line) { return admin_commands->run(std::move(line)); });
     if (!socket) {
       status = std::unexpected(std::move(socket).error());
       return;
@@ -135,7 +147,8 @@ Status Server::Impl::start_admin() {
 
 Status Server::Impl::listen_s3() {
   if (!config.tls_certificate_file.empty()) {
-    BASALT_TRY(context, reactor::TlsContext::create(config.tls_certificate_file, config.tls_key_file));
+    BASALT_TRY(context,
+               reactor::TlsContext::create(config.tls_certificate_file, config.tls_key_file));
     tls = std::move(context);
   }
   s3_address = config.s3_address;
@@ -208,7 +221,8 @@ Result<std::unique_ptr<Server>> Server::start(const Config& config) {
   impl->fabric = std::move(fabric);
   impl->metrics = std::make_unique<Metrics>(*impl->engine);
   Impl& parts = *impl;
-  std::unique_ptr<Server> server(new Server(std::move(impl)));  // its destructor stops what was started
+  std::unique_ptr<Server> server(
+      new Server(std::move(impl)));  // its destructor stops what was started
   BASALT_CHECK_OK(parts.start_cores());
   BASALT_CHECK_OK(parts.set_up_root());
   BASALT_CHECK_OK(parts.listen_s3());
@@ -219,7 +233,9 @@ Result<std::unique_ptr<Server>> Server::start(const Config& config) {
 
 const std::string& Server::s3_address() const { return impl_->s3_address; }
 const std::string& Server::admin_address() const { return impl_->admin_address; }
-const Server::FirstCredentials& Server::first_credentials() const { return impl_->first_credentials; }
+const Server::FirstCredentials& Server::first_credentials() const {
+  return impl_->first_credentials;
+}
 
 Status Server::reload_tls() {
   if (!impl_->tls) return {};

@@ -1,4 +1,5 @@
-// Server: builds the parts, starts the cores, listens, and stops them in order. Used by basaltd's main() and by tests.
+// Server: builds the parts, starts the cores, listens, and stops them in order. Used by basaltd's
+// main() and by tests.
 #pragma once
 
 #include <atomic>
@@ -14,8 +15,8 @@ namespace basalt::server {
 
 class Server {
  public:
-  // Opens the data directory (recovering it if needed), starts the cores, makes or loads the root key, listens.
-  // Ready when it returns.
+  // Opens the data directory (recovering it if needed), starts the cores, makes or loads the root
+  // key, listens. Ready when it returns.
   static Result<std::unique_ptr<Server>> start(const Config& config);
   ~Server();
 
@@ -28,7 +29,8 @@ class Server {
   const FirstCredentials& first_credentials() const;
 
   Status reload_tls();
-  // Stops accepting, waits for the requests under way (drain_timeout_ms), last checkpoint, ends the threads.
+  // Stops accepting, waits for the requests under way (drain_timeout_ms), last checkpoint, ends the
+  // threads.
   void stop();
 
  private:

@@ -1,11 +1,13 @@
-// Client: all that the rest of the server sees of the shards. One per core, used on its thread only.
+// Client: all that the rest of the server sees of the shards. One per core, used on its thread
+// only.
 //
-// A call to a shard of this core is a direct call; another core's shard is reached by a bounded SPSC ring of FlatBuffers
-// messages (shards/messages.fbs). Either way the call completes through this core's run queue. A full ring completes the
-// call with kBusy (503 SlowDown), never waits.
+// A call to a shard of this core is a direct call; another core's shard is reached by a bounded
+// SPSC ring of FlatBuffers messages (shards/messages.fbs). Either way the call completes through
+// this core's run queue. A full ring completes the call with kBusy (503 SlowDown), never waits.
 //
-// Placement: every row that belongs to one object (kCurrent, kVersion, kUpload, kPart) lies on shard_of(space, object key),
-// so that one apply() covers them. The control tables (kBucket, kIdentity; space 0) lie on shard 0, the home shard.
+// Placement: every row that belongs to one object (kCurrent, kVersion, kUpload, kPart) lies on
+// shard_of(space, object key), so that one apply() covers them. The control tables (kBucket,
+// kIdentity; space 0) lie on shard 0, the home shard.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +30,9 @@ using storage::GetRequest;
 using storage::ScanRequest;
 using storage::SealRequest;
 
-// A change of control state (tables kBucket and kIdentity). Completes with success when it is durable *and* every core
-// has seen it through its ControlListener (read-your-writes). Preconditions as in ApplyRequest.
+// A change of control state (tables kBucket and kIdentity). Completes with success when it is
+// durable *and* every core has seen it through its ControlListener (read-your-writes).
+// Preconditions as in ApplyRequest.
 struct ControlRequest : Completion {
   std::span<const storage::Precondition> preconditions;
   Bytes mutations;  // a finished fb::MutationBatch of kBucket / kIdentity mutations in space 0
@@ -37,15 +40,18 @@ struct ControlRequest : Completion {
   Result<storage::Applied> result;
   uint32_t failed_index = 0;
 
-  ControlRequest(std::span<const storage::Precondition> p, Bytes m) : preconditions(p), mutations(m) {}
+  ControlRequest(std::span<const storage::Precondition> p, Bytes m)
+      : preconditions(p), mutations(m) {}
 };
 
-// Keeps a core's own copy of the control state. Called on the core's thread, in commit order; at start once for each row.
+// Keeps a core's own copy of the control state. Called on the core's thread, in commit order; at
+// start once for each row.
 class ControlListener {
  public:
   virtual ~ControlListener() = default;
   // meta: nullopt = the row was erased. `seq` of the row.
-  virtual void on_change(storage::Table table, std::string_view name, std::optional<Bytes> meta, uint64_t seq) = 0;
+  virtual void on_change(storage::Table table, std::string_view name, std::optional<Bytes> meta,
+                         uint64_t seq) = 0;
 };
 
 class Client {
@@ -64,8 +70,10 @@ class Client {
   virtual void start(unsigned shard, SealRequest& request) = 0;
   virtual void start(ControlRequest& request) = 0;
 
-  // A look-up on this core's own shard needs no queue: the answer at once; nullopt if the shard lives elsewhere.
-  virtual std::optional<Result<storage::Record>> get_now(unsigned shard, const storage::KeyView& key) = 0;
+  // A look-up on this core's own shard needs no queue: the answer at once; nullopt if the shard
+  // lives elsewhere.
+  virtual std::optional<Result<storage::Record>> get_now(unsigned shard,
+                                                         const storage::KeyView& key) = 0;
 
   virtual storage::BlobStore& blobs() = 0;  // this core's
   virtual BufferPool& buffers() = 0;        // this core's
@@ -74,10 +82,10 @@ class Client {
   Call<GetRequest> get(unsigned shard, const storage::KeyView& key) {
     return Call<GetRequest>([&](GetRequest& request) { start(shard, request); }, key);
   }
-  Call<ApplyRequest> apply(unsigned shard, std::span<const storage::Precondition> preconditions, Bytes mutations,
-                           Bytes body = {}, bool reclaiming = false) {
-    return Call<ApplyRequest>([&](ApplyRequest& request) { start(shard, request); }, preconditions, mutations, body,
-                              reclaiming);
+  Call<ApplyRequest> apply(unsigned shard, std::span<const storage::Precondition> preconditions,
+                           Bytes mutations, Bytes body = {}, bool reclaiming = false) {
+    return Call<ApplyRequest>([&](ApplyRequest& request) { start(shard, request); }, preconditions,
+                              mutations, body, reclaiming);
   }
   Call<ScanRequest> scan(unsigned shard, const storage::ScanOptions& options) {
     return Call<ScanRequest>([&](ScanRequest& request) { start(shard, request); }, options);
@@ -85,20 +93,24 @@ class Client {
   Call<SealRequest> seal(unsigned shard, SealRequest::Action action, uint64_t space) {
     return Call<SealRequest>([&](SealRequest& request) { start(shard, request); }, action, space);
   }
-  Call<ControlRequest> change(std::span<const storage::Precondition> preconditions, Bytes mutations) {
-    return Call<ControlRequest>([&](ControlRequest& request) { start(request); }, preconditions, mutations);
+  Call<ControlRequest> change(std::span<const storage::Precondition> preconditions,
+                              Bytes mutations) {
+    return Call<ControlRequest>([&](ControlRequest& request) { start(request); }, preconditions,
+                                mutations);
   }
 };
 
-// One page over all shards, merged in byte order, roll-ups of the same prefix folded. Asks every shard for an adaptive
-// share (limit / shards x 1.25 + 16) and refills the one that runs dry. Memory: about `limit` entries, whatever the
-// bucket holds. The views in the page live as long as the page.
+// One page over all shards, merged in byte order, roll-ups of the same prefix folded. Asks every
+// shard for an adaptive share (limit / shards x 1.25 + 16) and refills the one that runs dry.
+// Memory: about `limit` entries, whatever the bucket holds. The views in the page live as long as
+// the page.
 Task<Result<storage::ScanPage>> scan_all(Client& client, storage::ScanOptions options);
 
 // Blob calls for coroutines.
-inline Call<storage::ReadBlob> read_blob(storage::BlobStore& store, const storage::BlobRef& blob, uint64_t offset,
-                                         uint32_t length) {
-  return Call<storage::ReadBlob>([&](storage::ReadBlob& request) { store.read(request); }, blob, offset, length);
+inline Call<storage::ReadBlob> read_blob(storage::BlobStore& store, const storage::BlobRef& blob,
+                                         uint64_t offset, uint32_t length) {
+  return Call<storage::ReadBlob>([&](storage::ReadBlob& request) { store.read(request); }, blob,
+                                 offset, length);
 }
 inline Call<storage::WriterReady> wait_room(storage::BlobWriter& writer) {
   return Call<storage::WriterReady>([&](storage::WriterReady& ready) { writer.wait(ready); });

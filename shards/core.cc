@@ -83,10 +83,13 @@ struct CoreShards::ServedGet final : GetRequest {
 struct CoreShards::ServedApply final : ApplyRequest {
   Served served;
   ServedApply(Served s, const ApplyRequest& asked)
-      : ApplyRequest(asked.preconditions, asked.mutations, asked.body, asked.reclaiming), served(s) {
+      : ApplyRequest(asked.preconditions, asked.mutations, asked.body, asked.reclaiming),
+        served(s) {
     fn = [](Completion& completion) {
       std::unique_ptr<ServedApply> call(static_cast<ServedApply*>(&completion));
-      Outgoing done{.kind = fb::Kind::Done, .ticket = call->served.ticket, .failed_index = call->failed_index};
+      Outgoing done{.kind = fb::Kind::Done,
+                    .ticket = call->served.ticket,
+                    .failed_index = call->failed_index};
       if (call->result) {
         done.seq = call->result->seq;
       } else {
@@ -117,7 +120,8 @@ struct CoreShards::ServedScan final : ScanRequest {
 
 struct CoreShards::ServedSeal final : SealRequest {
   Served served;
-  ServedSeal(Served s, SealRequest::Action a, uint64_t asked_space) : SealRequest(a, asked_space), served(s) {
+  ServedSeal(Served s, SealRequest::Action a, uint64_t asked_space)
+      : SealRequest(a, asked_space), served(s) {
     fn = [](Completion& completion) {
       std::unique_ptr<ServedSeal> call(static_cast<ServedSeal*>(&completion));
       Outgoing done{.kind = fb::Kind::Done, .ticket = call->served.ticket};
@@ -159,8 +163,8 @@ CoreShards::CoreShards(const Parts& parts)
 
 CoreShards::~CoreShards() { BASALT_CHECK(calls_in_flight_ == 0); }
 
-// SipHash-2-4 keyed with the directory's seed and the space: placement is part of the on-disk format, and a client cannot
-// choose keys that all fall into one shard.
+// SipHash-2-4 keyed with the directory's seed and the space: placement is part of the on-disk
+// format, and a client cannot choose keys that all fall into one shard.
 unsigned CoreShards::shard_of(uint64_t space, std::string_view object_key) const {
   unsigned char key[crypto_shorthash_KEYBYTES];
   static_assert(sizeof key == 16);
@@ -168,7 +172,8 @@ unsigned CoreShards::shard_of(uint64_t space, std::string_view object_key) const
   std::memcpy(key + 8, &space, 8);
   uint64_t hash = 0;
   crypto_shorthash(reinterpret_cast<unsigned char*>(&hash),
-                   reinterpret_cast<const unsigned char*>(object_key.data()), object_key.size(), key);
+                   reinterpret_cast<const unsigned char*>(object_key.data()), object_key.size(),
+                   key);
   return static_cast<unsigned>(hash & (shard_count_ - 1));
 }
 
@@ -220,7 +225,8 @@ void CoreShards::send_call(unsigned core, Request& request, const Outgoing& mess
 
 void CoreShards::start(unsigned shard, ApplyRequest& request) {
   if (start_local(shard, request)) return;
-  send_call(owner(shard), request, {.kind = fb::Kind::Apply, .shard = shard, .handle = handle_of(&request)});
+  send_call(owner(shard), request,
+            {.kind = fb::Kind::Apply, .shard = shard, .handle = handle_of(&request)});
 }
 
 void CoreShards::start(unsigned shard, GetRequest& request) {
@@ -230,13 +236,16 @@ void CoreShards::start(unsigned shard, GetRequest& request) {
 
 void CoreShards::start(unsigned shard, ScanRequest& request) {
   if (start_local(shard, request)) return;
-  send_call(owner(shard), request, {.kind = fb::Kind::Scan, .shard = shard, .handle = handle_of(&request.options)});
+  send_call(owner(shard), request,
+            {.kind = fb::Kind::Scan, .shard = shard, .handle = handle_of(&request.options)});
 }
 
 void CoreShards::start(unsigned shard, SealRequest& request) {
   if (start_local(shard, request)) return;
   send_call(owner(shard), request,
-            {.kind = fb::Kind::Seal, .shard = shard, .key = {.space = request.space},
+            {.kind = fb::Kind::Seal,
+             .shard = shard,
+             .key = {.space = request.space},
              .action = static_cast<uint8_t>(request.action)});
 }
 
@@ -250,7 +259,8 @@ void CoreShards::start(ControlRequest& request) {
   begin_change(*change);
 }
 
-std::optional<Result<storage::Record>> CoreShards::get_now(unsigned shard, const storage::KeyView& key) {
+std::optional<Result<storage::Record>> CoreShards::get_now(unsigned shard,
+                                                           const storage::KeyView& key) {
   if (owner(shard) != parts_.core) return std::nullopt;
   stats_.local_calls.fetch_add(1, std::memory_order_relaxed);
   return local(shard).get_now(key);
@@ -269,7 +279,8 @@ void CoreShards::change_applied(HomeChange& change) {
   change.cores_left = core_count();
   for (unsigned core = 1; core < core_count(); ++core) {
     // The mutations stay in place: whoever asked for the change waits for every core.
-    push_or_keep(core, {.kind = fb::Kind::Changed, .handle = handle_of(&change), .seq = change.result->seq});
+    push_or_keep(
+        core, {.kind = fb::Kind::Changed, .handle = handle_of(&change), .seq = change.result->seq});
   }
   apply_change(change.mutations, change.result->seq);
   change_seen(change);
@@ -284,7 +295,8 @@ void CoreShards::change_seen(HomeChange& change) {
     parts_.run_queue.post(*change.local_request);
     return;
   }
-  Outgoing done{.kind = fb::Kind::Done, .ticket = change.served.ticket, .failed_index = change.failed_index};
+  Outgoing done{
+      .kind = fb::Kind::Done, .ticket = change.served.ticket, .failed_index = change.failed_index};
   if (change.result) {
     done.seq = change.result->seq;
   } else {
@@ -314,7 +326,8 @@ Bytes CoreShards::encode(const Outgoing& message) {
   builder_.Clear();
   flatbuffers::Offset<flatbuffers::Vector<uint8_t>> name, detail;
   if (!message.key.name.empty()) {
-    name = builder_.CreateVector(reinterpret_cast<const uint8_t*>(message.key.name.data()), message.key.name.size());
+    name = builder_.CreateVector(reinterpret_cast<const uint8_t*>(message.key.name.data()),
+                                 message.key.name.size());
   }
   if (!message.detail.empty()) {
     const std::string_view text = message.detail.substr(0, kDetailBytesMax);
@@ -371,8 +384,8 @@ void CoreShards::receive(unsigned from, Bytes frame) {
   const unsigned shard = message.shard();
   switch (message.kind()) {
     case fb::Kind::Get: {
-      auto* call = new ServedGet(served, static_cast<storage::Table>(message.table()), message.space(),
-                                 text_of(message.name()));
+      auto* call = new ServedGet(served, static_cast<storage::Table>(message.table()),
+                                 message.space(), text_of(message.name()));
       stats_.served_calls.fetch_add(1, std::memory_order_relaxed);
       local(shard).get(*call);
       return;
@@ -390,7 +403,8 @@ void CoreShards::receive(unsigned from, Bytes frame) {
       return;
     }
     case fb::Kind::Seal: {
-      auto* call = new ServedSeal(served, static_cast<SealRequest::Action>(message.action()), message.space());
+      auto* call = new ServedSeal(served, static_cast<SealRequest::Action>(message.action()),
+                                  message.space());
       stats_.served_calls.fetch_add(1, std::memory_order_relaxed);
       local(shard).seal(*call);
       return;
@@ -422,13 +436,16 @@ void CoreShards::receive_done(const fb::Message& message) {
   const fb::Ticket& ticket = *message.ticket();
   BASALT_CHECK(ticket.slot() < slots_.size());
   Slot& slot = slots_[ticket.slot()];
-  if (slot.request == nullptr || slot.generation != ticket.generation()) return;  // nobody waits for it any more
+  if (slot.request == nullptr || slot.generation != ticket.generation())
+    return;  // nobody waits for it any more
   Completion& completion = *std::exchange(slot.request, nullptr);
   ++slot.generation;
   free_slots_.push_back(slot.index);
   --calls_in_flight_;
   const bool good = message.code() < 0;
-  auto error = [&] { return fail(static_cast<Code>(message.code()), std::string(text_of(message.detail()))); };
+  auto error = [&] {
+    return fail(static_cast<Code>(message.code()), std::string(text_of(message.detail())));
+  };
   switch (slot.kind) {
     case fb::Kind::Get: {
       auto& request = static_cast<GetRequest&>(completion);
@@ -487,8 +504,9 @@ bool CoreShards::poll() {
   bool any = flush_backlog();
   for (unsigned from = 0; from < core_count(); ++from) {
     if (from == parts_.core) continue;
-    any |= parts_.fabric.ring(from, parts_.core)
-               .drain(kMessagesPerPollMax, [&](Bytes frame) { receive(from, frame); }) > 0;
+    any |= parts_.fabric.ring(from, parts_.core).drain(kMessagesPerPollMax, [&](Bytes frame) {
+      receive(from, frame);
+    }) > 0;
   }
   return any;
 }
@@ -507,7 +525,8 @@ Task<Status> load_control(Client& client, ControlListener& listener) {
     std::string after;
     bool more = true;
     while (more) {
-      auto call = client.scan(0, {.table = table, .space = storage::kControlSpace, .after = after, .limit = 1000});
+      auto call = client.scan(
+          0, {.table = table, .space = storage::kControlSpace, .after = after, .limit = 1000});
       CO_TRY(page, call);
       for (const auto& entry : page.entries) {
         listener.on_change(table, entry.name, entry.record.meta, entry.record.seq);

@@ -1,16 +1,18 @@
-// CoreShards: one core's end of the shards: its Client, its inbox, and the hosting of its own shards.
+// CoreShards: one core's end of the shards: its Client, its inbox, and the hosting of its own
+// shards.
 //
-// Calls of this core to other cores wait in a slot {index, generation}; at most kCallsInFlightMax at once, then kBusy.
-// Answers that find the ring full wait in a backlog, which is bounded by the peer's calls in flight.
-// The home core (0) orders changes of control state: apply on shard 0, tell every core, wait for all, answer.
+// Calls of this core to other cores wait in a slot {index, generation}; at most kCallsInFlightMax
+// at once, then kBusy. Answers that find the ring full wait in a backlog, which is bounded by the
+// peer's calls in flight. The home core (0) orders changes of control state: apply on shard 0, tell
+// every core, wait for all, answer.
 #pragma once
+
+#include <flatbuffers/flatbuffers.h>
 
 #include <cstdint>
 #include <deque>
 #include <memory>
 #include <vector>
-
-#include <flatbuffers/flatbuffers.h>
 
 #include "base/poller.h"
 #include "shards/client.h"
@@ -50,7 +52,8 @@ class CoreShards final : public Client, public Poller {
   void start(unsigned shard, ScanRequest& request) override;
   void start(unsigned shard, SealRequest& request) override;
   void start(ControlRequest& request) override;
-  std::optional<Result<storage::Record>> get_now(unsigned shard, const storage::KeyView& key) override;
+  std::optional<Result<storage::Record>> get_now(unsigned shard,
+                                                 const storage::KeyView& key) override;
   storage::BlobStore& blobs() override { return parts_.core_engine.blobs(); }
   BufferPool& buffers() override { return parts_.buffers; }
 
@@ -102,7 +105,8 @@ class CoreShards final : public Client, public Poller {
   CoreShardsStats stats_;
 };
 
-// Hands every row of the control tables to the listener; once per core at start, before it serves requests.
+// Hands every row of the control tables to the listener; once per core at start, before it serves
+// requests.
 Task<Status> load_control(Client& client, ControlListener& listener);
 
 }  // namespace basalt::shards

@@ -7,7 +7,8 @@
 
 namespace basalt::shards {
 
-Fabric::Fabric(unsigned core_count) : core_count_(core_count), bells_(std::make_unique<Bell[]>(core_count)) {
+Fabric::Fabric(unsigned core_count)
+    : core_count_(core_count), bells_(std::make_unique<Bell[]>(core_count)) {
   rings_.reserve(size_t{core_count} * core_count);
   for (unsigned from = 0; from < core_count; ++from) {
     for (unsigned to = 0; to < core_count; ++to) {

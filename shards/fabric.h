@@ -1,9 +1,11 @@
-// Fabric: the rings between the cores and their doorbells. One per process, made before the cores' threads start.
+// Fabric: the rings between the cores and their doorbells. One per process, made before the cores'
+// threads start.
 //
-// One SPSC ring for each ordered pair of cores. A core that is about to sleep raises its flag and looks at its inboxes
-// once more; a sender that finds the flag raised lowers it and rings the eventfd: no system call while the peer is busy.
-// Memory order: flag store and inbox check, and push and flag load, are each separated by a sequentially consistent
-// fence, so that at least one of the two sides sees the other.
+// One SPSC ring for each ordered pair of cores. A core that is about to sleep raises its flag and
+// looks at its inboxes once more; a sender that finds the flag raised lowers it and rings the
+// eventfd: no system call while the peer is busy. Memory order: flag store and inbox check, and
+// push and flag load, are each separated by a sequentially consistent fence, so that at least one
+// of the two sides sees the other.
 #pragma once
 
 #include <atomic>

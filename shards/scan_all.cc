@@ -12,9 +12,9 @@ namespace {
 
 struct ShardCursor {
   storage::ScanPage page;
-  size_t next = 0;       // entry of `page` that is not merged yet
-  std::string after;     // where the next page starts
-  bool more = true;      // the shard has names after `page`
+  size_t next = 0;    // entry of `page` that is not merged yet
+  std::string after;  // where the next page starts
+  bool more = true;   // the shard has names after `page`
   std::unique_ptr<Call<ScanRequest>> refill;
 
   bool dry() const { return next == page.entries.size(); }
@@ -26,16 +26,18 @@ struct ShardCursor {
 Task<Result<storage::ScanPage>> scan_all(Client& client, storage::ScanOptions options) {
   const unsigned shard_count = client.shard_count();
   const uint32_t limit = options.limit;
-  // A roll-up is present on nearly every shard, so each must be able to name all of them; plain names spread evenly.
-  const uint32_t share =
-      options.delimiter.empty() ? std::min(limit, limit / shard_count + limit / (4 * shard_count) + 16) : limit;
+  // A roll-up is present on nearly every shard, so each must be able to name all of them; plain
+  // names spread evenly.
+  const uint32_t share = options.delimiter.empty()
+                             ? std::min(limit, limit / shard_count + limit / (4 * shard_count) + 16)
+                             : limit;
   storage::ScanPage merged;
   std::vector<ShardCursor> cursors(shard_count);
   for (ShardCursor& cursor : cursors) cursor.after = std::string(options.after);
 
   while (true) {
-    // Every shard that ran dry is asked at once, then each answer is awaited, also after an error: a frame must not
-    // die while its calls are in flight.
+    // Every shard that ran dry is asked at once, then each answer is awaited, also after an error:
+    // a frame must not die while its calls are in flight.
     for (unsigned shard = 0; shard < shard_count; ++shard) {
       ShardCursor& cursor = cursors[shard];
       if (!cursor.dry() || !cursor.more) continue;
@@ -80,7 +82,8 @@ Task<Result<storage::ScanPage>> scan_all(Client& client, storage::ScanOptions op
         co_return merged;
       }
       const auto& entry = smallest->page.entries[smallest->next];
-      const bool folded = entry.common_prefix && !merged.entries.empty() && merged.entries.back().common_prefix &&
+      const bool folded = entry.common_prefix && !merged.entries.empty() &&
+                          merged.entries.back().common_prefix &&
                           merged.entries.back().name == entry.name;
       if (!folded) {
         if (merged.entries.size() == limit) {

@@ -1,4 +1,5 @@
-// basaltctl: the operator's tool. Talks JSON to a running basaltd over its Unix socket (server/admin_socket.h).
+// basaltctl: the operator's tool. Talks JSON to a running basaltd over its Unix socket
+// (server/admin_socket.h).
 #include <fmt/format.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -27,7 +28,8 @@ Result<json> ask(const std::string& socket_path, const json& request) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (socket_path.size() >= sizeof address.sun_path) {
-    return fail(Code::kInvalid, fmt::format("the socket path is longer than {} bytes", sizeof address.sun_path - 1));
+    return fail(Code::kInvalid, fmt::format("the socket path is longer than {} bytes",
+                                            sizeof address.sun_path - 1));
   }
   std::memcpy(address.sun_path, socket_path.data(), socket_path.size());
   const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -39,7 +41,8 @@ Result<json> ask(const std::string& socket_path, const json& request) {
   if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     const int error = errno;
     std::string why = basalt::fail_errno(error, socket_path).error().detail;
-    if (error == ENOENT || error == ECONNREFUSED) why += " (is basaltd running on that data directory? give --socket DIR/admin.sock)";
+    if (error == ENOENT || error == ECONNREFUSED)
+      why += " (is basaltd running on that data directory? give --socket DIR/admin.sock)";
     if (error == EACCES) why += " (run as root or as the server's user)";
     return fail(Code::kIo, why);
   }
@@ -56,16 +59,21 @@ Result<json> ask(const std::string& socket_path, const json& request) {
     if (got < 0) return basalt::fail_errno(errno, "recv");
     if (got == 0) return fail(Code::kIo, "the server closed the connection without an answer");
     answer.append(bytes, static_cast<size_t>(got));
-    if (answer.size() > kAnswerBytesMax) return fail(Code::kTooLarge, "the answer is longer than 64 MiB");
+    if (answer.size() > kAnswerBytesMax)
+      return fail(Code::kTooLarge, "the answer is longer than 64 MiB");
   }
   json parsed = json::parse(answer, nullptr, false);
-  if (parsed.is_discarded() || !parsed.is_object()) return fail(Code::kInvalid, "the answer is not a JSON object");
-  if (!parsed.value("ok", false)) return fail(Code::kInvalid, parsed.value("error", "no reason given"));
+  if (parsed.is_discarded() || !parsed.is_object())
+    return fail(Code::kInvalid, "the answer is not a JSON object");
+  if (!parsed.value("ok", false))
+    return fail(Code::kInvalid, parsed.value("error", "no reason given"));
   parsed.erase("ok");
   return parsed;
 }
 
-std::string scalar(const json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+std::string scalar(const json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
 
 // For people: an object as "name: value" lines, a list as a table.
 void print_table(const json& rows) {
@@ -80,12 +88,14 @@ void print_table(const json& rows) {
     widths.push_back(name.size());
   }
   for (const json& row : rows) {
-    for (size_t i = 0; i < names.size(); ++i) widths[i] = std::max(widths[i], scalar(row[names[i]]).size());
+    for (size_t i = 0; i < names.size(); ++i)
+      widths[i] = std::max(widths[i], scalar(row[names[i]]).size());
   }
   for (size_t i = 0; i < names.size(); ++i) fmt::print("{:<{}}  ", names[i], widths[i]);
   fmt::print("\n");
   for (const json& row : rows) {
-    for (size_t i = 0; i < names.size(); ++i) fmt::print("{:<{}}  ", scalar(row[names[i]]), widths[i]);
+    for (size_t i = 0; i < names.size(); ++i)
+      fmt::print("{:<{}}  ", scalar(row[names[i]]), widths[i]);
     fmt::print("\n");
   }
 }
@@ -104,11 +114,14 @@ void print_answer(const json& answer) {
 
 Result<std::string> read_secret_file(const std::string& path) {
   std::ifstream file(path);
-  if (!file) return fail(Code::kInvalid, fmt::format("cannot read {}: {}", path, std::strerror(errno)));
+  if (!file)
+    return fail(Code::kInvalid, fmt::format("cannot read {}: {}", path, std::strerror(errno)));
   std::string secret;
   std::getline(file, secret);
   while (!secret.empty() && (secret.back() == '\r' || secret.back() == ' ')) secret.pop_back();
-  if (secret.empty()) return fail(Code::kInvalid, fmt::format("{} is empty: put the secret key on its first line", path));
+  if (secret.empty())
+    return fail(Code::kInvalid,
+                fmt::format("{} is empty: put the secret key on its first line", path));
   return secret;
 }
 
@@ -131,7 +144,8 @@ int main(int argc, char** argv) {
     return [&request, command] { request["command"] = command; };
   };
   auto option = [&](CLI::App* sub, const char* flag, const char* field, const char* help) {
-    return sub->add_option_function<std::string>(flag, [&request, field](const std::string& v) { request[field] = v; }, help);
+    return sub->add_option_function<std::string>(
+        flag, [&request, field](const std::string& v) { request[field] = v; }, help);
   };
 
   app.add_subcommand("status", "version, health, space")->callback(want("status"));
@@ -146,17 +160,20 @@ int main(int argc, char** argv) {
   account->add_subcommand("list", "all accounts")->callback(want("account.list"));
 
   CLI::App* key = app.add_subcommand("key", "access keys")->require_subcommand(1);
-  CLI::App* key_create = key->add_subcommand("create", "make an access key; its secret is shown once");
+  CLI::App* key_create =
+      key->add_subcommand("create", "make an access key; its secret is shown once");
   option(key_create, "--account", "account", "account name or id")->required();
   option(key_create, "--access-key", "access_key", "bring your own access key");
-  key_create->add_option("--secret-key-file", secret_key_file, "file with its secret key on the first line");
+  key_create->add_option("--secret-key-file", secret_key_file,
+                         "file with its secret key on the first line");
   key_create->callback(want("key.create"));
   CLI::App* key_list = key->add_subcommand("list", "access keys");
   option(key_list, "--account", "account", "only of this account");
   key_list->callback(want("key.list"));
   for (const auto& [name, command, help] :
        {std::tuple{"disable", "key.disable", "refuse requests signed with it"},
-        std::tuple{"enable", "key.enable", "accept it again"}, std::tuple{"remove", "key.remove", "forget it"}}) {
+        std::tuple{"enable", "key.enable", "accept it again"},
+        std::tuple{"remove", "key.remove", "forget it"}}) {
     CLI::App* sub = key->add_subcommand(name, help);
     option(sub, "access_key", "access_key", "the access key")->required();
     sub->callback(want(command));

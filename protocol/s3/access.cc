@@ -6,7 +6,8 @@
 namespace basalt::s3 {
 namespace {
 
-// What the client claimed to be: Credential=KEY/... and Signature=... of the Authorization field or the query.
+// What the client claimed to be: Credential=KEY/... and Signature=... of the Authorization field or
+// the query.
 struct Claim {
   std::string access_key;
   std::string signature;
@@ -30,7 +31,8 @@ Claim claim_of(const S3Request& request) {
   if (const std::string* credential = request.parameter("X-Amz-Credential")) {
     claim.access_key = credential->substr(0, credential->find('/'));
   }
-  if (const std::string* signature = request.parameter("X-Amz-Signature")) claim.signature = *signature;
+  if (const std::string* signature = request.parameter("X-Amz-Signature"))
+    claim.signature = *signature;
   return claim;
 }
 
@@ -70,7 +72,8 @@ S3Result<> check_access(const Route& route, const auth::Identity& identity, cons
 
 S3Result<> check_expected_owner(const S3Request& request, const Bucket& bucket) {
   const http::Field* expected = request.find_header("x-amz-expected-bucket-owner");
-  if (expected != nullptr && expected->value != bucket.owner_id) return s3_fail(S3Code::kAccessDenied);
+  if (expected != nullptr && expected->value != bucket.owner_id)
+    return s3_fail(S3Code::kAccessDenied);
   return {};
 }
 
@@ -111,35 +114,43 @@ S3Error auth_error(const auth::AuthError& failure, const S3Request& request) {
       return {S3Code::kAuthorizationQueryParametersError, failure.detail};
     case AuthFailure::kMissingDate:
       return {S3Code::kAccessDenied,
-              or_default(failure.detail, "AWS authentication requires a valid Date or x-amz-date header")};
+              or_default(failure.detail,
+                         "AWS authentication requires a valid Date or x-amz-date header")};
     case AuthFailure::kMissingContentSha256:
       return {S3Code::kInvalidRequest,
-              or_default(failure.detail, "Missing required header for this request: x-amz-content-sha256")};
+              or_default(failure.detail,
+                         "Missing required header for this request: x-amz-content-sha256")};
     case AuthFailure::kInvalidContentSha256: {
-      S3Error error(S3Code::kInvalidArgument,
-                    or_default(failure.detail,
-                               "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, "
-                               "STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER, or a "
-                               "valid sha256 value."));
+      S3Error error(
+          S3Code::kInvalidArgument,
+          or_default(
+              failure.detail,
+              "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, "
+              "STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER, or "
+              "a "
+              "valid sha256 value."));
       error.details = {{"ArgumentName", "x-amz-content-sha256"},
                        {"ArgumentValue", std::string(request.header("x-amz-content-sha256"))}};
       return error;
     }
     case AuthFailure::kUnsupportedSignature:
-      return {S3Code::kInvalidRequest,
-              or_default(failure.detail,
-                         "The authorization mechanism you have provided is not supported. Please use "
-                         "AWS4-HMAC-SHA256.")};
+      return {
+          S3Code::kInvalidRequest,
+          or_default(failure.detail,
+                     "The authorization mechanism you have provided is not supported. Please use "
+                     "AWS4-HMAC-SHA256.")};
     case AuthFailure::kSeveralCredentials: {
       S3Error error(S3Code::kInvalidArgument,
-                    "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query "
+                    "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, "
+                    "Signature query "
                     "string parameter or the Authorization header should be specified");
       error.details = {{"ArgumentName", "Authorization"}};
       return error;
     }
     case AuthFailure::kUnsignedHeaders:
       return {S3Code::kAccessDenied,
-              or_default(failure.detail, "There were headers present in the request which were not signed")};
+              or_default(failure.detail,
+                         "There were headers present in the request which were not signed")};
     case AuthFailure::kInvalidToken:
       return {S3Code::kInvalidToken, failure.detail};
   }

@@ -28,7 +28,8 @@ constexpr ChecksumWords kChecksums[] = {
 };
 constexpr std::string_view kChecksumPrefix = "x-amz-checksum-";
 // Fields with that prefix that are no checksum of the body.
-constexpr std::string_view kNoChecksums[] = {"x-amz-checksum-algorithm", "x-amz-checksum-type", "x-amz-checksum-mode"};
+constexpr std::string_view kNoChecksums[] = {"x-amz-checksum-algorithm", "x-amz-checksum-type",
+                                             "x-amz-checksum-mode"};
 
 const ChecksumWords* words(Algorithm algorithm) {
   for (const ChecksumWords& row : kChecksums) {
@@ -37,7 +38,9 @@ const ChecksumWords* words(Algorithm algorithm) {
   return nullptr;
 }
 
-bool equals_ignoring_case(std::string_view a, std::string_view b) { return http::field_name_equals(a, b); }
+bool equals_ignoring_case(std::string_view a, std::string_view b) {
+  return http::field_name_equals(a, b);
+}
 
 bool starts_with_ignoring_case(std::string_view text, std::string_view start) {
   return text.size() >= start.size() && equals_ignoring_case(text.substr(0, start.size()), start);
@@ -73,7 +76,9 @@ std::optional<uint64_t> parse_length(std::string_view text) {
   return value;
 }
 
-bool streaming(PayloadKind kind) { return kind != PayloadKind::kUnsigned && kind != PayloadKind::kSha256; }
+bool streaming(PayloadKind kind) {
+  return kind != PayloadKind::kUnsigned && kind != PayloadKind::kSha256;
+}
 
 std::unexpected<S3Error> fail_closing(S3Code code, std::string message = {}, std::string log = {}) {
   S3Error error(code, std::move(message));
@@ -91,7 +96,8 @@ std::unexpected<S3Error> fail_reading(Error&& inner) {
       return fail_closing(S3Code::kRequestTimeout, {}, std::move(inner.detail));
     case Code::kInvalid:
     case Code::kTooLarge:
-      return fail_closing(S3Code::kInvalidRequest, "The body's transfer coding is malformed.", std::move(inner.detail));
+      return fail_closing(S3Code::kInvalidRequest, "The body's transfer coding is malformed.",
+                          std::move(inner.detail));
     default: {
       S3Error error(std::move(inner));
       error.close = true;
@@ -122,7 +128,7 @@ struct Promises {
   std::optional<Algorithm> algorithm;
   std::optional<auth::Digest> checksum;  // of a header; a trailer's comes with the body
   bool in_trailer = false;
-  std::vector<std::string> announced;    // x-amz-trailer
+  std::vector<std::string> announced;  // x-amz-trailer
 };
 
 constexpr const char* kUnknownAlgorithm =
@@ -142,13 +148,15 @@ S3Result<> read_checksum_header(const http::Field& field, Promises& promises) {
                    "The algorithm type you specified in x-amz-checksum- header is invalid.");
   }
   if (promises.algorithm) {
-    return s3_fail(S3Code::kInvalidRequest,
-                   "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.");
+    return s3_fail(
+        S3Code::kInvalidRequest,
+        "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.");
   }
   promises.algorithm = row->algorithm;
   promises.checksum = decode_digest(field.value, row->algorithm);
   if (!promises.checksum) {
-    return s3_fail(S3Code::kInvalidRequest, "Value for " + std::string(row->header) + " header is invalid.");
+    return s3_fail(S3Code::kInvalidRequest,
+                   "Value for " + std::string(row->header) + " header is invalid.");
   }
   return {};
 }
@@ -159,14 +167,17 @@ S3Result<> read_trailer_announcement(std::string_view value, Promises& promises)
     const std::string name = lower(trimmed(value.substr(0, comma)));
     value.remove_prefix(comma == std::string_view::npos ? value.size() : comma + 1);
     if (name.empty()) continue;
-    const auto* row = std::find_if(std::begin(kChecksums), std::end(kChecksums),
-                                   [&](const ChecksumWords& candidate) { return candidate.header == name; });
+    const auto* row =
+        std::find_if(std::begin(kChecksums), std::end(kChecksums),
+                     [&](const ChecksumWords& candidate) { return candidate.header == name; });
     if (row == std::end(kChecksums)) {
-      return s3_fail(S3Code::kInvalidRequest, "The value specified in the x-amz-trailer header is not supported");
+      return s3_fail(S3Code::kInvalidRequest,
+                     "The value specified in the x-amz-trailer header is not supported");
     }
     if (promises.algorithm) {
-      return s3_fail(S3Code::kInvalidRequest,
-                     "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.");
+      return s3_fail(
+          S3Code::kInvalidRequest,
+          "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.");
     }
     promises.algorithm = row->algorithm;
     promises.in_trailer = true;
@@ -187,7 +198,8 @@ S3Result<> read_content_md5(const S3Request& request, Promises& promises) {
 
 S3Result<Promises> read_promises(const S3Request& request, PayloadKind kind) {
   Promises promises;
-  if (auto read = read_content_md5(request, promises); !read) return std::unexpected(std::move(read.error()));
+  if (auto read = read_content_md5(request, promises); !read)
+    return std::unexpected(std::move(read.error()));
   if (request.route != nullptr && request.route->checksum_of_object) return promises;
   for (const http::Field& field : request.head->fields) {
     if (!starts_with_ignoring_case(field.name, kChecksumPrefix)) continue;
@@ -196,7 +208,8 @@ S3Result<Promises> read_promises(const S3Request& request, PayloadKind kind) {
   }
   const http::Field* trailer = request.find_header("x-amz-trailer");
   if (trailer != nullptr) {
-    if (kind != PayloadKind::kStreamingSignedTrailer && kind != PayloadKind::kStreamingUnsignedTrailer) {
+    if (kind != PayloadKind::kStreamingSignedTrailer &&
+        kind != PayloadKind::kStreamingUnsignedTrailer) {
       return s3_fail(S3Code::kMalformedTrailerError);
     }
     auto read = read_trailer_announcement(trailer->value, promises);
@@ -209,12 +222,14 @@ S3Result<Promises> read_promises(const S3Request& request, PayloadKind kind) {
     if (!promises.algorithm) {
       // Content-MD5 is enough for SDKs that name an algorithm and then send the older digest.
       if (promises.md5) return promises;
-      return s3_fail(S3Code::kInvalidRequest,
-                     "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or "
-                     "x-amz-trailer headers were found.");
+      return s3_fail(
+          S3Code::kInvalidRequest,
+          "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or "
+          "x-amz-trailer headers were found.");
     }
     if (*algorithm != *promises.algorithm) {
-      return s3_fail(S3Code::kInvalidRequest, "Value for x-amz-sdk-checksum-algorithm header is invalid.");
+      return s3_fail(S3Code::kInvalidRequest,
+                     "Value for x-amz-sdk-checksum-algorithm header is invalid.");
     }
   }
   return promises;
@@ -227,15 +242,18 @@ S3Result<uint64_t> payload_length(const http::RequestHead& head, PayloadKind kin
     if (decoded == nullptr) return s3_fail(S3Code::kMissingContentLength);
     length = parse_length(decoded->value);
     if (!length) {
-      S3Error error(S3Code::kInvalidArgument, "x-amz-decoded-content-length must be a number of bytes.");
-      error.details = {{"ArgumentName", "x-amz-decoded-content-length"}, {"ArgumentValue", std::string(decoded->value)}};
+      S3Error error(S3Code::kInvalidArgument,
+                    "x-amz-decoded-content-length must be a number of bytes.");
+      error.details = {{"ArgumentName", "x-amz-decoded-content-length"},
+                       {"ArgumentValue", std::string(decoded->value)}};
       return std::unexpected(std::move(error));
     }
   }
   if (!length) return s3_fail(S3Code::kMissingContentLength);
   if (*length > kPutBytesMax) {
     S3Error error(S3Code::kEntityTooLarge);
-    error.details = {{"ProposedSize", std::to_string(*length)}, {"MaxSizeAllowed", std::to_string(kPutBytesMax)}};
+    error.details = {{"ProposedSize", std::to_string(*length)},
+                     {"MaxSizeAllowed", std::to_string(kPutBytesMax)}};
     return std::unexpected(std::move(error));
   }
   return *length;
@@ -243,8 +261,8 @@ S3Result<uint64_t> payload_length(const http::RequestHead& head, PayloadKind kin
 
 class CheckedBody final : public RequestBody {
  public:
-  CheckedBody(session::Exchange& exchange, uint64_t length, Promises promises, const auth::Authenticated& auth,
-              bool wants_md5)
+  CheckedBody(session::Exchange& exchange, uint64_t length, Promises promises,
+              const auth::Authenticated& auth, bool wants_md5)
       : exchange_(exchange), length_(length), promises_(std::move(promises)) {
     if (wants_md5 || promises_.md5) md5_.emplace(Algorithm::kMd5);
     if (auth.payload == PayloadKind::kSha256) {
@@ -353,23 +371,27 @@ class CheckedBody final : public RequestBody {
       if (step->consumed == 0 && step->data.empty() && !step->done) {
         co_return fail_closing(S3Code::kInvalidRequest, "The aws-chunked body is malformed.");
       }
-      if (!step->data.empty()) std::memcpy(into.data() + filled, step->data.data(), step->data.size());
+      if (!step->data.empty())
+        std::memcpy(into.data() + filled, step->data.data(), step->data.size());
       filled += step->data.size();
       exchange_.consume_buffered(step->consumed);
       if (step->done) {
-        if (auto ended = co_await no_more_bytes(); !ended) co_return std::unexpected(std::move(ended.error()));
+        if (auto ended = co_await no_more_bytes(); !ended)
+          co_return std::unexpected(std::move(ended.error()));
         state_ = State::kEnded;
         break;
       }
       if (filled == into.size()) break;
     }
     received_ += filled;
-    if (state_ == State::kEnded && received_ != length_) co_return fail_closing(S3Code::kIncompleteBody);
+    if (state_ == State::kEnded && received_ != length_)
+      co_return fail_closing(S3Code::kIncompleteBody);
     co_return filled;
   }
 
-  // Bytes after the final chunk would be a second message hidden in this one. The decoder lets pass what clients are known
-  // to send there (minio-go ends an unsigned trailer with a second empty line).
+  // Bytes after the final chunk would be a second message hidden in this one. The decoder lets pass
+  // what clients are known to send there (minio-go ends an unsigned trailer with a second empty
+  // line).
   Task<S3Result<>> no_more_bytes() {
     while (true) {
       const Bytes rest = exchange_.buffered();
@@ -382,7 +404,8 @@ class CheckedBody final : public RequestBody {
       }
       const auto step = decoder_->decode(rest);
       if (!step || step->consumed == 0) {
-        co_return fail_closing(S3Code::kInvalidRequest, "The aws-chunked body goes on after its last chunk.");
+        co_return fail_closing(S3Code::kInvalidRequest,
+                               "The aws-chunked body goes on after its last chunk.");
       }
       exchange_.consume_buffered(step->consumed);
     }
@@ -409,7 +432,8 @@ class CheckedBody final : public RequestBody {
       return std::unexpected(std::move(error));
     }
     if (promises_.md5 && *promises_.md5 != md5_result_) {
-      S3Error error(S3Code::kBadDigest, "The Content-MD5 you specified did not match what we received.");
+      S3Error error(S3Code::kBadDigest,
+                    "The Content-MD5 you specified did not match what we received.");
       error.details = {{"ExpectedDigest", auth::to_base64(promises_.md5->view())},
                        {"CalculatedDigest", auth::to_base64(md5_result_.view())}};
       return std::unexpected(std::move(error));
@@ -419,8 +443,9 @@ class CheckedBody final : public RequestBody {
       if (!taken) return taken;
     }
     if (promises_.checksum && *promises_.checksum != checksum_result_) {
-      return s3_fail(S3Code::kBadDigest, "The " + std::string(checksum_name(*promises_.algorithm)) +
-                                             " you specified did not match the calculated checksum.");
+      return s3_fail(S3Code::kBadDigest,
+                     "The " + std::string(checksum_name(*promises_.algorithm)) +
+                         " you specified did not match the calculated checksum.");
     }
     return {};
   }
@@ -431,7 +456,8 @@ class CheckedBody final : public RequestBody {
       if (name != header) continue;
       promises_.checksum = decode_digest(value, *promises_.algorithm);
       if (!promises_.checksum) {
-        return s3_fail(S3Code::kInvalidRequest, "Value for " + std::string(header) + " trailing header is invalid.");
+        return s3_fail(S3Code::kInvalidRequest,
+                       "Value for " + std::string(header) + " trailing header is invalid.");
       }
       return {};
     }
@@ -452,7 +478,8 @@ class CheckedBody final : public RequestBody {
 
 }  // namespace
 
-S3Result<std::unique_ptr<RequestBody>> RequestBody::open(session::Exchange& exchange, const S3Request& request,
+S3Result<std::unique_ptr<RequestBody>> RequestBody::open(session::Exchange& exchange,
+                                                         const S3Request& request,
                                                          const auth::Authenticated& auth) {
   auto length = payload_length(*request.head, auth.payload);
   if (!length) return std::unexpected(std::move(length.error()));
@@ -479,7 +506,8 @@ Task<S3Result<std::string>> read_whole_body(session::Exchange& exchange, const S
   while (true) {
     const size_t have = text.size();
     text.resize(have + std::min<size_t>(kStep, body.length() - have + 1));
-    auto read = co_await body.read({reinterpret_cast<uint8_t*>(text.data()) + have, text.size() - have});
+    auto read =
+        co_await body.read({reinterpret_cast<uint8_t*>(text.data()) + have, text.size() - have});
     if (!read) co_return std::unexpected(std::move(read.error()));
     text.resize(have + *read);
     if (*read == 0) co_return text;

@@ -1,7 +1,9 @@
 // RequestBody: an upload's payload with every promise of the client checked: Content-Length or
-// x-amz-decoded-content-length, payload SHA-256, chunk signatures, Content-MD5, x-amz-checksum-* in header or trailer.
+// x-amz-decoded-content-length, payload SHA-256, chunk signatures, Content-MD5, x-amz-checksum-* in
+// header or trailer.
 //
-// read() gives decoded payload bytes; it returns 0 only after all of that verified, so a handler that saw 0 may commit.
+// read() gives decoded payload bytes; it returns 0 only after all of that verified, so a handler
+// that saw 0 may commit.
 #pragma once
 
 #include <cstdint>
@@ -26,14 +28,17 @@ class RequestBody {
  public:
   virtual ~RequestBody() = default;
 
-  // Parses the headers. Errors: MissingContentLength (411), InvalidDigest, EntityTooLarge (over kPutBytesMax),
-  // InvalidRequest (checksum header and trailer together, unknown algorithm, more than one checksum), ...
-  // `always`: a further digest to compute even if the client sent none (UploadPart of an upload with an algorithm).
-  static S3Result<std::unique_ptr<RequestBody>> open(session::Exchange& exchange, const S3Request& request,
+  // Parses the headers. Errors: MissingContentLength (411), InvalidDigest, EntityTooLarge (over
+  // kPutBytesMax), InvalidRequest (checksum header and trailer together, unknown algorithm, more
+  // than one checksum), ... `always`: a further digest to compute even if the client sent none
+  // (UploadPart of an upload with an algorithm).
+  static S3Result<std::unique_ptr<RequestBody>> open(session::Exchange& exchange,
+                                                     const S3Request& request,
                                                      const auth::Authenticated& auth);
 
   virtual uint64_t length() const = 0;  // payload bytes, always known
-  // Also computes this checksum, if the client did not bring one of that algorithm. Before the first read.
+  // Also computes this checksum, if the client did not bring one of that algorithm. Before the
+  // first read.
   virtual void want(auth::Algorithm algorithm) = 0;
   // The algorithm the client announced (header, trailer, or x-amz-sdk-checksum-algorithm), if any.
   virtual std::optional<auth::Algorithm> announced() const = 0;
@@ -46,20 +51,22 @@ class RequestBody {
   virtual std::optional<Checksum> checksum() const = 0;
 };
 
-// One read() hashes at most this much, so that a turn of the loop stays short (MD5 and SHA-256 together take about 3.5 ns
-// a byte on a core without SHA instructions); callers read again.
+// One read() hashes at most this much, so that a turn of the loop stays short (MD5 and SHA-256
+// together take about 3.5 ns a byte on a core without SHA instructions); callers read again.
 constexpr size_t kHashSliceBytesMax = 64 * 1024;
 
 // Reads a whole body of at most `bytes_max` (else MaxMessageLengthExceeded), all promises verified.
 Task<S3Result<std::string>> read_whole_body(session::Exchange& exchange, const S3Request& request,
                                             const auth::Authenticated& auth, size_t bytes_max);
 
-// What Content-Encoding to store: the client's without "aws-chunked", which describes the transfer only.
+// What Content-Encoding to store: the client's without "aws-chunked", which describes the transfer
+// only.
 std::string stored_content_encoding(std::string_view value);
 
-std::string_view checksum_header(auth::Algorithm algorithm);      // "x-amz-checksum-crc32c"
-std::string_view checksum_name(auth::Algorithm algorithm);        // "CRC32C"
-std::string_view checksum_element(auth::Algorithm algorithm);     // "ChecksumCRC32C"
-std::optional<auth::Algorithm> checksum_from_name(std::string_view name);  // "CRC32C", case-insensitive; not MD5
+std::string_view checksum_header(auth::Algorithm algorithm);   // "x-amz-checksum-crc32c"
+std::string_view checksum_name(auth::Algorithm algorithm);     // "CRC32C"
+std::string_view checksum_element(auth::Algorithm algorithm);  // "ChecksumCRC32C"
+std::optional<auth::Algorithm> checksum_from_name(
+    std::string_view name);  // "CRC32C", case-insensitive; not MD5
 
 }  // namespace basalt::s3

@@ -25,7 +25,8 @@ bool like_ipv4(std::string_view name) {
 }
 
 constexpr std::string_view kReservedPrefixes[] = {"xn--", "sthree-", "amzn-s3-demo-"};
-constexpr std::string_view kReservedSuffixes[] = {"-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"};
+constexpr std::string_view kReservedSuffixes[] = {"-s3alias", "--ol-s3", ".mrap", "--x-s3",
+                                                  "--table-s3"};
 
 }  // namespace
 

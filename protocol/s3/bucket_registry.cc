@@ -20,12 +20,15 @@ Result<Bucket> decode_bucket(std::string_view name, Bytes meta, uint64_t seq) {
   bucket.object_lock = fields.object_lock();
   bucket.ownership = text_of(fields.ownership());
   bucket.seq = seq;
-  // Space 0 is the control space: a row that names it would open the control tables to object requests.
-  if (bucket.space == 0) return fail(Code::kCorrupt, "bucket row " + std::string(name) + " has space 0");
+  // Space 0 is the control space: a row that names it would open the control tables to object
+  // requests.
+  if (bucket.space == 0)
+    return fail(Code::kCorrupt, "bucket row " + std::string(name) + " has space 0");
   return bucket;
 }
 
-Status BucketRegistry::apply_change(std::string_view name, std::optional<Bytes> meta, uint64_t seq) {
+Status BucketRegistry::apply_change(std::string_view name, std::optional<Bytes> meta,
+                                    uint64_t seq) {
   if (!meta) {
     const auto found = buckets_.find(name);
     if (found != buckets_.end()) buckets_.erase(found);

@@ -15,7 +15,8 @@
 namespace basalt::s3 {
 namespace {
 
-// Kept between requests, so that a GET allocates next to nothing here; more than this run at once rarely.
+// Kept between requests, so that a GET allocates next to nothing here; more than this run at once
+// rarely.
 constexpr size_t kSpareScratchMax = 64;
 
 // SHA-256 of nothing.
@@ -89,8 +90,8 @@ std::string resource_of(const S3Request& request, S3Code code) {
   return resource;
 }
 
-void log_error_answer(const S3Error& error, int status, std::string_view operation, std::string_view request_id,
-                      const S3Request& request) {
+void log_error_answer(const S3Error& error, int status, std::string_view operation,
+                      std::string_view request_id, const S3Request& request) {
   const auto write = [&](LogLevel level) {
     log_line(level, "request failed",
              {{"request_id", request_id},
@@ -100,8 +101,10 @@ void log_error_answer(const S3Error& error, int status, std::string_view operati
               {"bucket", request.bucket},
               {"detail", error.log}});
   };
-  // Refusals for want of room come in floods, and NotImplemented is the client's wish: neither is an operator's error.
-  const bool ours = status >= 500 && error.code != S3Code::kNotImplemented && error.code != S3Code::kSlowDown;
+  // Refusals for want of room come in floods, and NotImplemented is the client's wish: neither is
+  // an operator's error.
+  const bool ours =
+      status >= 500 && error.code != S3Code::kNotImplemented && error.code != S3Code::kSlowDown;
   if (ours) {
     write(LogLevel::kError);
   } else if (log_level() <= LogLevel::kDebug) {
@@ -111,8 +114,9 @@ void log_error_answer(const S3Error& error, int status, std::string_view operati
 
 }  // namespace
 
-// Errors repeat what the client sent. A listing has to name a key as it is, even one that XML 1.0 cannot hold; an error
-// document has to be readable, so it shows U+FFFD in place of such characters.
+// Errors repeat what the client sent. A listing has to name a key as it is, even one that XML 1.0
+// cannot hold; an error document has to be readable, so it shows U+FFFD in place of such
+// characters.
 static std::string readable(std::string_view text) {
   std::string out;
   for (const char c : text) {
@@ -129,7 +133,8 @@ std::string error_xml(const S3Error& error, std::string_view resource, std::stri
                       std::string_view host_id) {
   XmlWriter xml("Error", {});
   xml.text("Code", s3_code_name(error.code));
-  xml.text("Message", error.message.empty() ? std::string(s3_code_message(error.code)) : readable(error.message));
+  xml.text("Message", error.message.empty() ? std::string(s3_code_message(error.code))
+                                            : readable(error.message));
   for (const auto& [name, value] : error.details) xml.text(name, readable(value));
   if (!has_detail(error, "Resource")) xml.text("Resource", readable(resource));
   xml.text("RequestId", request_id);
@@ -208,13 +213,16 @@ S3Result<> Dispatcher::admit(session::Exchange& exchange, Scratch& scratch) {
 
   scratch.headers.clear();
   for (const http::Field& field : head.fields) scratch.headers.push_back({field.name, field.value});
-  auto authenticated = services_.gate.authenticate(
-      {.method = head.method_name, .path = head.path, .query = head.query, .headers = scratch.headers},
-      services_.clock.wall_ms());
+  auto authenticated = services_.gate.authenticate({.method = head.method_name,
+                                                    .path = head.path,
+                                                    .query = head.query,
+                                                    .headers = scratch.headers},
+                                                   services_.clock.wall_ms());
   if (!authenticated) {
     S3Error error = auth_error(authenticated.error(), request);
     // SDKs read the region from here and sign again with it.
-    if (error.message.find("the region '") != std::string::npos) error.details.emplace_back("Region", services_.options.region);
+    if (error.message.find("the region '") != std::string::npos)
+      error.details.emplace_back("Region", services_.options.region);
     return std::unexpected(std::move(error));
   }
   scratch.auth.emplace(std::move(*authenticated));
@@ -224,14 +232,15 @@ S3Result<> Dispatcher::admit(session::Exchange& exchange, Scratch& scratch) {
   if (scratch.auth->service != "s3") {
     return s3_fail(scratch.auth->presigned ? S3Code::kAuthorizationQueryParametersError
                                            : S3Code::kAuthorizationHeaderMalformed,
-                   "The authorization header is malformed; incorrect service \"" + scratch.auth->service +
-                       "\". This endpoint belongs to \"s3\".");
+                   "The authorization header is malformed; incorrect service \"" +
+                       scratch.auth->service + "\". This endpoint belongs to \"s3\".");
   }
 
   if (needs_bucket(*route)) {
     scratch.bucket = services_.buckets.find(request.bucket);
     if (scratch.bucket == nullptr) {
-      return s3_fail(addressable_bucket_name(request.bucket) ? S3Code::kNoSuchBucket : S3Code::kInvalidBucketName);
+      return s3_fail(addressable_bucket_name(request.bucket) ? S3Code::kNoSuchBucket
+                                                             : S3Code::kInvalidBucketName);
     }
   }
   if (auto allowed = check_access(*route, identity, scratch.bucket.get()); !allowed) return allowed;
@@ -239,8 +248,10 @@ S3Result<> Dispatcher::admit(session::Exchange& exchange, Scratch& scratch) {
   return {};
 }
 
-Task<S3Result<Reply>> Dispatcher::serve(session::Exchange& exchange, Scratch& scratch, std::string_view request_id) {
-  if (auto admitted = admit(exchange, scratch); !admitted) co_return std::unexpected(std::move(admitted.error()));
+Task<S3Result<Reply>> Dispatcher::serve(session::Exchange& exchange, Scratch& scratch,
+                                        std::string_view request_id) {
+  if (auto admitted = admit(exchange, scratch); !admitted)
+    co_return std::unexpected(std::move(admitted.error()));
   const Route& route = *scratch.request.route;
   const http::RequestHead& head = exchange.head();
   Op op{.services = services_,
@@ -258,19 +269,22 @@ Task<S3Result<Reply>> Dispatcher::serve(session::Exchange& exchange, Scratch& sc
       op.body = body.get();
     } else if (head.chunked || head.content_length.value_or(0) > 0 ||
                (route.body == BodyKind::kXml && head.content_length)) {
-      // A body that the row does not use is read all the same: what the client signed must be what it sent.
-      auto text = co_await read_whole_body(exchange, scratch.request, *scratch.auth, kXmlBodyBytesMax);
+      // A body that the row does not use is read all the same: what the client signed must be what
+      // it sent.
+      auto text =
+          co_await read_whole_body(exchange, scratch.request, *scratch.auth, kXmlBodyBytesMax);
       if (!text) co_return std::unexpected(std::move(text.error()));
       if (route.body == BodyKind::kXml) op.xml_body = std::move(*text);
-    } else if (scratch.auth->payload == auth::PayloadKind::kSha256 && scratch.auth->payload_sha256 != kEmptySha256) {
+    } else if (scratch.auth->payload == auth::PayloadKind::kSha256 &&
+               scratch.auth->payload_sha256 != kEmptySha256) {
       co_return s3_fail(S3Code::kXAmzContentSHA256Mismatch);
     }
   }
   co_return co_await route.handler(op);
 }
 
-std::string Dispatcher::error_answer(session::Exchange& exchange, const S3Request& request, S3Error& error,
-                                     std::string_view request_id) const {
+std::string Dispatcher::error_answer(session::Exchange& exchange, const S3Request& request,
+                                     S3Error& error, std::string_view request_id) const {
   http::ResponseHead& response = exchange.response();
   const int status = s3_code_status(error.code);
   if (error.close) exchange.close_after();
@@ -310,7 +324,8 @@ Task<void> Dispatcher::handle(session::Exchange& exchange) {
     status = s3_code_status(error.code);
     log_error_answer(error, status, scratch->operation, request_id, request);
     if (exchange.responded()) {
-      exchange.close_after();  // the answer is cut short: all that is left to say that it is not whole
+      exchange
+          .close_after();  // the answer is cut short: all that is left to say that it is not whole
       status = exchange.response().status;
     } else {
       const std::string text = error_answer(exchange, request, error, request_id);
@@ -366,7 +381,9 @@ Task<void> Dispatcher::bad_head(session::Exchange& exchange, int status, std::st
   add_common_fields(exchange, request_id);
   exchange.response().add("Content-Type", "application/xml");
   exchange.close_after();
-  log_debug("bad request head", {{"request_id", request_id}, {"status", static_cast<int64_t>(status)}, {"reason", reason}});
+  log_debug(
+      "bad request head",
+      {{"request_id", request_id}, {"status", static_cast<int64_t>(status)}, {"reason", reason}});
   const std::string text = error_xml(error, "/", request_id, host_id_);
   const Status sent = co_await exchange.send(std::string_view(text));
   if (observer_ != nullptr) {

@@ -1,8 +1,9 @@
 // Dispatcher: an HTTP request in, S3's answer out. One per core; the session layer calls it.
 //
-// The way of a request: request id -> target taken apart (request.h) -> row of the table (routes.cc) -> the gate
-// (auth/sigv4.h), once -> bucket -> access decision (access.h) -> body, for rows that take XML -> handler -> answer. Error
-// XML, request id fields, the log line and the observer's record are written here and nowhere else.
+// The way of a request: request id -> target taken apart (request.h) -> row of the table
+// (routes.cc) -> the gate (auth/sigv4.h), once -> bucket -> access decision (access.h) -> body, for
+// rows that take XML -> handler -> answer. Error XML, request id fields, the log line and the
+// observer's record are written here and nowhere else.
 #pragma once
 
 #include <array>
@@ -22,8 +23,8 @@ namespace basalt::s3 {
 
 // One finished request, for metrics and the access log. Views live until observed() returns.
 struct RequestRecord {
-  std::string_view operation;   // the row's name; "Unknown" if no row matched, "BadHead" if the head could not be parsed,
-                                // "CorsPreflight"
+  std::string_view operation;  // the row's name; "Unknown" if no row matched, "BadHead" if the head
+                               // could not be parsed, "CorsPreflight"
   int status = 0;               // 0: the client went away before an answer
   std::string_view error_code;  // "" if none
   uint64_t bytes_in = 0;        // of the body, after the transfer coding
@@ -36,7 +37,8 @@ struct RequestRecord {
   std::string_view account_id;  // likewise
   std::string_view peer;
   std::string_view method;
-  std::string_view target;      // as sent; may hold a presigned URL's signature: cut before it is logged
+  std::string_view
+      target;  // as sent; may hold a presigned URL's signature: cut before it is logged
   std::string_view user_agent;
   bool tls = false;
 };
@@ -65,7 +67,8 @@ class Dispatcher : public session::Handler {
 
   // Everything up to the body; fills scratch. No I/O.
   S3Result<> admit(session::Exchange& exchange, Scratch& scratch);
-  Task<S3Result<Reply>> serve(session::Exchange& exchange, Scratch& scratch, std::string_view request_id);
+  Task<S3Result<Reply>> serve(session::Exchange& exchange, Scratch& scratch,
+                              std::string_view request_id);
   void add_common_fields(session::Exchange& exchange, std::string_view request_id) const;
   // Fills the response head; the body to send.
   std::string error_answer(session::Exchange& exchange, const S3Request& request, S3Error& error,

@@ -1,4 +1,5 @@
-// S3Error: an error in S3's words. The table is errors.def; the XML is written in one place (dispatch.cc).
+// S3Error: an error in S3's words. The table is errors.def; the XML is written in one place
+// (dispatch.cc).
 #pragma once
 
 #include <cstdint>
@@ -25,14 +26,16 @@ std::string_view s3_code_message(S3Code code);
 struct S3Error {
   S3Code code;
   std::string message;  // empty: the table's
-  std::vector<std::pair<std::string, std::string>> details;  // further elements of <Error>, e.g. {"ArgumentName", "max-keys"}
-  bool close = false;   // the connection's state is unknown: close after the answer
-  std::string log;      // for the log line only
+  std::vector<std::pair<std::string, std::string>>
+      details;         // further elements of <Error>, e.g. {"ArgumentName", "max-keys"}
+  bool close = false;  // the connection's state is unknown: close after the answer
+  std::string log;     // for the log line only
 
   S3Error(S3Code c, std::string m = {}) : code(c), message(std::move(m)) {}
-  // An inner error that the operation did not expect: kBusy -> SlowDown, kNoSpace -> InsufficientStorage,
-  // kReadOnly -> ServiceUnavailable, kSealed -> NoSuchBucket, kCancelled/kTimeout -> RequestTimeout (the peer is gone
-  // anyway), the rest InternalError; `detail` goes to the log. Implicit, so that CO_TRY works on inner results.
+  // An inner error that the operation did not expect: kBusy -> SlowDown, kNoSpace ->
+  // InsufficientStorage, kReadOnly -> ServiceUnavailable, kSealed -> NoSuchBucket,
+  // kCancelled/kTimeout -> RequestTimeout (the peer is gone anyway), the rest InternalError;
+  // `detail` goes to the log. Implicit, so that CO_TRY works on inner results.
   S3Error(Error&& inner);
 };
 

@@ -25,14 +25,16 @@ std::string_view parameter_or_empty(const S3Request& request, std::string_view n
   return value == nullptr ? std::string_view() : std::string_view(*value);
 }
 
-S3Result<uint32_t> parse_count(const S3Request& request, std::string_view parameter, const CountLimits& limits) {
+S3Result<uint32_t> parse_count(const S3Request& request, std::string_view parameter,
+                               const CountLimits& limits) {
   const std::string_view text = parameter_or_empty(request, parameter);
   if (text.empty()) return limits.absent;
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) {
-    return invalid_argument(parameter, text,
-                            "Provided " + std::string(parameter) + " not an integer or within integer range");
+    return invalid_argument(
+        parameter, text,
+        "Provided " + std::string(parameter) + " not an integer or within integer range");
   }
   if (value < limits.least || value > INT32_MAX) {
     return invalid_argument(parameter, text,
@@ -63,9 +65,11 @@ std::optional<std::string> decode_token(TokenKind kind, std::string_view token) 
   // Longest: a 1,024-byte key and the head in base64.
   if (token.size() > 4 * (kKeyBytesMax + kTokenHeadBytes + 2) / 3 + 4) return std::nullopt;
   auto plain = auth::from_base64(token);
-  if (!plain || plain->size() <= kTokenHeadBytes || (*plain)[0] != static_cast<char>(kind)) return std::nullopt;
+  if (!plain || plain->size() <= kTokenHeadBytes || (*plain)[0] != static_cast<char>(kind))
+    return std::nullopt;
   uint32_t checksum = 0;
-  for (size_t i = 1; i < kTokenHeadBytes; ++i) checksum = checksum << 8 | static_cast<uint8_t>((*plain)[i]);
+  for (size_t i = 1; i < kTokenHeadBytes; ++i)
+    checksum = checksum << 8 | static_cast<uint8_t>((*plain)[i]);
   plain->erase(0, kTokenHeadBytes);
   if (checksum != token_checksum(kind, *plain)) return std::nullopt;
   return plain;
@@ -95,7 +99,8 @@ Status ListingWriter::contents(const storage::ScanPage::Entry& entry, bool with_
   xml_.time("LastModified", object.modified_ms());
   xml_.etag("ETag", entry.record.tag);
   if (const fb::Checksum* checksum = object.checksum(); checksum != nullptr) {
-    xml_.text("ChecksumAlgorithm", checksum_name(static_cast<auth::Algorithm>(checksum->algorithm())));
+    xml_.text("ChecksumAlgorithm",
+              checksum_name(static_cast<auth::Algorithm>(checksum->algorithm())));
     xml_.text("ChecksumType", checksum->full_object() ? "FULL_OBJECT" : "COMPOSITE");
   }
   xml_.number("Size", entry.record.size);

@@ -13,14 +13,15 @@
 
 namespace basalt::s3 {
 
-// max-keys, max-uploads, max-buckets: a number within `least` and 2^31-1, cut down to `most`; `absent` if the parameter is not
-// there or empty. InvalidArgument otherwise.
+// max-keys, max-uploads, max-buckets: a number within `least` and 2^31-1, cut down to `most`;
+// `absent` if the parameter is not there or empty. InvalidArgument otherwise.
 struct CountLimits {
   uint32_t least = 0;
   uint32_t most = kListKeysMax;
   uint32_t absent = kListKeysMax;
 };
-S3Result<uint32_t> parse_count(const S3Request& request, std::string_view parameter, const CountLimits& limits);
+S3Result<uint32_t> parse_count(const S3Request& request, std::string_view parameter,
+                               const CountLimits& limits);
 
 // encoding-type: absent (false) or "url" (true), else InvalidArgument.
 S3Result<bool> parse_encoding_type(const S3Request& request);
@@ -28,8 +29,9 @@ S3Result<bool> parse_encoding_type(const S3Request& request);
 // The parameter's value, "" if absent.
 std::string_view parameter_or_empty(const S3Request& request, std::string_view name);
 
-// Continuation tokens: opaque to clients, checked when they come back (a checksum and the listing's kind). The text is a
-// position in the listing and no secret: it decides where a listing of what the caller may list goes on.
+// Continuation tokens: opaque to clients, checked when they come back (a checksum and the listing's
+// kind). The text is a position in the listing and no secret: it decides where a listing of what
+// the caller may list goes on.
 enum class TokenKind : uint8_t { kObjects = 1, kBuckets = 2 };
 std::string encode_token(TokenKind kind, std::string_view text);
 std::optional<std::string> decode_token(TokenKind kind, std::string_view token);
@@ -37,7 +39,8 @@ std::optional<std::string> decode_token(TokenKind kind, std::string_view token);
 // Writes the entries of one listing.
 class ListingWriter {
  public:
-  ListingWriter(const Op& op, XmlWriter& xml, bool url_encoded) : op_(op), xml_(xml), url_encoded_(url_encoded) {}
+  ListingWriter(const Op& op, XmlWriter& xml, bool url_encoded)
+      : op_(op), xml_(xml), url_encoded_(url_encoded) {}
 
   // A key, prefix, marker or delimiter, percent-encoded if the client asked for it.
   void name(std::string_view element, std::string_view value);

@@ -1,9 +1,10 @@
 // Op: what an operation's handler gets, and Reply: what it gives back.
 //
-// When a handler runs, the gate has verified the identity, the access decision has allowed the row's action on the
-// bucket/object, `bucket` is resolved (rows whose target is bucket or object, except CreateBucket), and for rows with body = xml
-// the whole body is read, its digests checked, and in `xml_body`.
-// Handlers are coroutines Task<S3Result<Reply>>(Op&); Op outlives them. Everything here belongs to the connection's core.
+// When a handler runs, the gate has verified the identity, the access decision has allowed the
+// row's action on the bucket/object, `bucket` is resolved (rows whose target is bucket or object,
+// except CreateBucket), and for rows with body = xml the whole body is read, its digests checked,
+// and in `xml_body`. Handlers are coroutines Task<S3Result<Reply>>(Op&); Op outlives them.
+// Everything here belongs to the connection's core.
 #pragma once
 
 #include <cstdint>
@@ -25,11 +26,12 @@
 
 namespace basalt::s3 {
 
-// Limits of S3 itself (Amazon S3 user guide, "Multipart upload limits", "Object key names", "Metadata").
+// Limits of S3 itself (Amazon S3 user guide, "Multipart upload limits", "Object key names",
+// "Metadata").
 constexpr size_t kKeyBytesMax = 1024;
-constexpr uint64_t kPutBytesMax = uint64_t{5} << 30;           // one PutObject or UploadPart
-constexpr uint64_t kObjectBytesMax = uint64_t{5} << 40;        // 5 TiB
-constexpr uint64_t kPartBytesMin = 5u << 20;                   // all but the last part
+constexpr uint64_t kPutBytesMax = uint64_t{5} << 30;     // one PutObject or UploadPart
+constexpr uint64_t kObjectBytesMax = uint64_t{5} << 40;  // 5 TiB
+constexpr uint64_t kPartBytesMin = 5u << 20;             // all but the last part
 constexpr unsigned kPartNumberMax = 10'000;
 constexpr size_t kUserMetadataBytesMax = 2048;
 constexpr unsigned kListKeysMax = 1000;
@@ -54,7 +56,7 @@ struct Services {
 };
 
 struct Parameter {
-  std::string name;   // percent-decoded; '+' in a query value is a space
+  std::string name;  // percent-decoded; '+' in a query value is a space
   std::string value;
   bool has_equals = false;
 };
@@ -70,7 +72,7 @@ struct S3Request {
   std::vector<Parameter> query;
   const http::RequestHead* head = nullptr;
 
-  const std::string* parameter(std::string_view name) const;      // case-sensitive; nullptr if absent
+  const std::string* parameter(std::string_view name) const;  // case-sensitive; nullptr if absent
   bool has(std::string_view name) const { return parameter(name) != nullptr; }
   std::string_view header(std::string_view name) const { return head->value(name); }
   const http::Field* find_header(std::string_view name) const { return head->find(name); }
@@ -90,7 +92,9 @@ struct Op {
 
   const auth::Account& account() const { return auth.identity.account(); }
   shards::Client& shards() const { return services.shards; }
-  http::ResponseHead& head() const { return exchange.response(); }  // set fields here; dispatch adds x-amz-request-id etc.
+  http::ResponseHead& head() const {
+    return exchange.response();
+  }  // set fields here; dispatch adds x-amz-request-id etc.
   unsigned shard() const { return services.shards.shard_of(bucket->space, request.key); }
   storage::KeyView object_key() const {
     return {storage::Table::kCurrent, bucket->space, request.key};
@@ -119,25 +123,27 @@ enum class BodyKind : uint8_t { kNone, kXml, kStream };
 
 // One row of the route table (routes.cc). First matching row wins.
 struct Route {
-  std::string_view name;                    // S3's operation name
+  std::string_view name;  // S3's operation name
   http::Method method;
   Target target;
-  std::string_view query_keys;              // comma-separated keys that must be present ("uploads", "partNumber,uploadId");
-                                            // "list-type=2" also wants the value
-  std::string_view header;                  // a header that must be present ("x-amz-copy-source"), or "";
-                                            // "content-type=multipart/" also wants the value to start so
-  std::string_view action;                  // IAM action ("s3:GetObject")
+  std::string_view query_keys;  // comma-separated keys that must be present ("uploads",
+                                // "partNumber,uploadId"); "list-type=2" also wants the value
+  std::string_view header;  // a header that must be present ("x-amz-copy-source"), or "";
+                            // "content-type=multipart/" also wants the value to start so
+  std::string_view action;  // IAM action ("s3:GetObject")
   BodyKind body;
-  HandlerFunction handler;                  // not_implemented for what we lack
-  bool checksum_of_object = false;          // x-amz-checksum-* headers describe the object, not this request's body
+  HandlerFunction handler;  // not_implemented for what we lack
+  bool checksum_of_object =
+      false;  // x-amz-checksum-* headers describe the object, not this request's body
 };
 
-// Rows of one target and method stand together. A row matches if its keys and header are there and the request names no
-// sub-resource (a query key that S3 gives a meaning of its own, like ?acl) that the row does not: a sub-resource
-// without a row never reaches a default operation.
+// Rows of one target and method stand together. A row matches if its keys and header are there and
+// the request names no sub-resource (a query key that S3 gives a meaning of its own, like ?acl)
+// that the row does not: a sub-resource without a row never reaches a default operation.
 std::span<const Route> routes();
 const Route* match_route(http::Method method, Target target, const S3Request& request);
-// Why nothing matched: MethodNotAllowed, InvalidArgument (two sub-resources, uploadId without partNumber), ...
+// Why nothing matched: MethodNotAllowed, InvalidArgument (two sub-resources, uploadId without
+// partNumber), ...
 S3Error no_route_error(Target target, const S3Request& request);
 
 }  // namespace basalt::s3

@@ -1,8 +1,8 @@
 // The route table: every operation of S3, in first-match order within its target and method.
 //
-// Source: the operation list of the Amazon S3 API reference as botocore carries it. The four deprecated names
-// (Get/PutBucketLifecycle, Get/PutBucketNotification) are other names for rows that are here. PostObject is the browser
-// form upload, which botocore does not list.
+// Source: the operation list of the Amazon S3 API reference as botocore carries it. The four
+// deprecated names (Get/PutBucketLifecycle, Get/PutBucketNotification) are other names for rows
+// that are here. PostObject is the browser form upload, which botocore does not list.
 
 #include <algorithm>
 #include <array>
@@ -146,7 +146,8 @@ struct Range {
 constexpr auto ranges() {
   std::array<std::array<Range, kMethodCount>, kTargetCount> table{};
   for (size_t i = 0; i < std::size(kRoutes); ++i) {
-    Range& range = table[static_cast<size_t>(kRoutes[i].target)][static_cast<size_t>(kRoutes[i].method)];
+    Range& range =
+        table[static_cast<size_t>(kRoutes[i].target)][static_cast<size_t>(kRoutes[i].method)];
     if (range.end == 0) range.begin = i;
     range.end = i + 1;
   }
@@ -171,9 +172,10 @@ constexpr std::string_view next_key(std::string_view& list) {
   return key;
 }
 
-// Query keys of rows that are parameters rather than sub-resources: they choose among rows, but a request of another row may
-// carry them.
-constexpr std::string_view kParameters[] = {"id", "annotationName", "partNumber", "list-type", "select-type", "x-id"};
+// Query keys of rows that are parameters rather than sub-resources: they choose among rows, but a
+// request of another row may carry them.
+constexpr std::string_view kParameters[] = {"id",        "annotationName", "partNumber",
+                                            "list-type", "select-type",    "x-id"};
 
 // Sub-resources of the API, by where they occur in the rows. Sorted for binary search.
 constexpr size_t kSubresourcesMax = 64;
@@ -189,12 +191,14 @@ struct Subresources {
 constexpr Subresources subresources(bool bucket, bool object) {
   Subresources found;
   for (const Route& row : kRoutes) {
-    if (!(row.target == Target::kBucket && bucket) && !(row.target == Target::kObject && object)) continue;
+    if (!(row.target == Target::kBucket && bucket) && !(row.target == Target::kObject && object))
+      continue;
     std::string_view keys = row.query_keys;
     while (!keys.empty()) {
       const std::string_view key = next_key(keys);
       const std::string_view name = key.substr(0, key.find('='));
-      if (std::find(std::begin(kParameters), std::end(kParameters), name) != std::end(kParameters)) continue;
+      if (std::find(std::begin(kParameters), std::end(kParameters), name) != std::end(kParameters))
+        continue;
       const auto end = found.names.begin() + found.count;
       if (std::find(found.names.begin(), end, name) == end) found.names[found.count++] = name;
     }
@@ -205,12 +209,14 @@ constexpr Subresources subresources(bool bucket, bool object) {
 constexpr Subresources kAll = subresources(true, true);
 constexpr Subresources kOfObjects = subresources(false, true);
 
-// Reading an object takes query keys that only buckets know as what they are, foreign parameters of a shared URL. What
-// writes or deletes must not: PUT /bucket/key?policy is a mistake, not an upload.
+// Reading an object takes query keys that only buckets know as what they are, foreign parameters of
+// a shared URL. What writes or deletes must not: PUT /bucket/key?policy is a mistake, not an
+// upload.
 bool is_subresource(std::string_view name, Target target, Method method) {
   if (target == Target::kService) return false;
   if (method == Method::kPut && name == "partNumber") return true;
-  const bool reads_object = target == Target::kObject && (method == Method::kGet || method == Method::kHead);
+  const bool reads_object =
+      target == Target::kObject && (method == Method::kGet || method == Method::kHead);
   return reads_object ? kOfObjects.contains(name) : kAll.contains(name);
 }
 
@@ -224,14 +230,16 @@ bool names_key(const Route& row, std::string_view name) {
 }
 
 bool starts_with_ignoring_case(std::string_view text, std::string_view start) {
-  return text.size() >= start.size() && http::field_name_equals(text.substr(0, start.size()), start);
+  return text.size() >= start.size() &&
+         http::field_name_equals(text.substr(0, start.size()), start);
 }
 
 bool header_matches(std::string_view wanted, const S3Request& request) {
   const size_t equals = wanted.find('=');
   const http::Field* field = request.find_header(wanted.substr(0, equals));
   if (field == nullptr) return false;
-  return equals == std::string_view::npos || starts_with_ignoring_case(field->value, wanted.substr(equals + 1));
+  return equals == std::string_view::npos ||
+         starts_with_ignoring_case(field->value, wanted.substr(equals + 1));
 }
 
 bool matches(const Route& row, const S3Request& request) {
@@ -245,12 +253,14 @@ bool matches(const Route& row, const S3Request& request) {
   }
   if (!row.header.empty() && !header_matches(row.header, request)) return false;
   for (const Parameter& parameter : request.query) {
-    if (is_subresource(parameter.name, row.target, row.method) && !names_key(row, parameter.name)) return false;
+    if (is_subresource(parameter.name, row.target, row.method) && !names_key(row, parameter.name))
+      return false;
   }
   return true;
 }
 
-// "ResourceType" of S3's MethodNotAllowed: SERVICE, BUCKET, OBJECT, or the sub-resource in capitals.
+// "ResourceType" of S3's MethodNotAllowed: SERVICE, BUCKET, OBJECT, or the sub-resource in
+// capitals.
 std::string resource_type(Target target, std::string_view subresource) {
   if (subresource.empty()) {
     return target == Target::kService ? "SERVICE" : target == Target::kBucket ? "BUCKET" : "OBJECT";
@@ -284,23 +294,27 @@ S3Error no_route_error(Target target, const S3Request& request) {
       first = parameter.name;
       continue;
     }
-    S3Error error(S3Code::kInvalidArgument, "Conflicting query string parameters: " + std::string(first) + ", " +
-                                                parameter.name);
+    S3Error error(S3Code::kInvalidArgument, "Conflicting query string parameters: " +
+                                                std::string(first) + ", " + parameter.name);
     error.details = {{"ArgumentName", "ResourceType"}, {"ArgumentValue", std::string(first)}};
     return error;
   }
-  if (target == Target::kObject && method == Method::kPut && (first == "uploadId" || first == "partNumber")) {
+  if (target == Target::kObject && method == Method::kPut &&
+      (first == "uploadId" || first == "partNumber")) {
     S3Error error(S3Code::kInvalidArgument, "uploadId and partNumber must be given together");
-    error.details = {{"ArgumentName", first == "uploadId" ? "partNumber" : "uploadId"}, {"ArgumentValue", ""}};
+    error.details = {{"ArgumentName", first == "uploadId" ? "partNumber" : "uploadId"},
+                     {"ArgumentValue", ""}};
     return error;
   }
   if (target == Target::kBucket && method == Method::kPost && first.empty()) {
     S3Error error(S3Code::kPreconditionFailed);
-    error.details = {{"Condition", "Bucket POST must be of the enclosure-type multipart/form-data"}};
+    error.details = {
+        {"Condition", "Bucket POST must be of the enclosure-type multipart/form-data"}};
     return error;
   }
   S3Error error(S3Code::kMethodNotAllowed);
-  error.details = {{"Method", std::string(request.head->method_name)}, {"ResourceType", resource_type(target, first)}};
+  error.details = {{"Method", std::string(request.head->method_name)},
+                   {"ResourceType", resource_type(target, first)}};
   return error;
 }
 

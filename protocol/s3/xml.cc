@@ -18,13 +18,14 @@ int hex_value(char c) {
   return -1;
 }
 
-// The reference at text[at] == '&': its length, or 0 if it is none of the five names or a character reference to a
-// code point other than NUL.
+// The reference at text[at] == '&': its length, or 0 if it is none of the five names or a character
+// reference to a code point other than NUL.
 size_t reference_length(std::string_view text, size_t at) {
   const size_t end = text.substr(at, 12).find(';');
   if (end == std::string_view::npos) return 0;
   const std::string_view name = text.substr(at + 1, end - 1);
-  if (name == "amp" || name == "lt" || name == "gt" || name == "quot" || name == "apos") return end + 1;
+  if (name == "amp" || name == "lt" || name == "gt" || name == "quot" || name == "apos")
+    return end + 1;
   if (name.size() < 2 || name[0] != '#') return 0;
   const bool hex = name[1] == 'x';
   uint32_t value = 0;
@@ -40,7 +41,8 @@ size_t reference_length(std::string_view text, size_t at) {
   return digits == 0 || value == 0 || surrogate ? 0 : end + 1;
 }
 
-// What pugixml lets pass and we do not: DTDs, unknown entities, NUL. Also bounds the markup before a tree is built.
+// What pugixml lets pass and we do not: DTDs, unknown entities, NUL. Also bounds the markup before
+// a tree is built.
 bool acceptable(std::string_view text) {
   size_t markup = 0;
   for (size_t i = 0; i < text.size();) {
@@ -72,7 +74,8 @@ bool acceptable(std::string_view text) {
       continue;
     }
     const size_t end = rest.find(terminator, 2);
-    if (end == std::string_view::npos || rest.substr(0, end).find('\0') != std::string_view::npos) return false;
+    if (end == std::string_view::npos || rest.substr(0, end).find('\0') != std::string_view::npos)
+      return false;
     i += end + terminator.size();
   }
   return true;
@@ -118,7 +121,8 @@ constexpr auto kUnreserved = unreserved_table();
 
 namespace {
 
-// A document must stay readable whatever a client sent us to repeat: one U+FFFD for each byte that is part of no UTF-8 sequence.
+// A document must stay readable whatever a client sent us to repeat: one U+FFFD for each byte that
+// is part of no UTF-8 sequence.
 std::string with_replacements(std::string_view text) {
   std::string out;
   while (!text.empty()) {
@@ -144,11 +148,13 @@ bool has_high_bytes(std::string_view text) {
 }  // namespace
 
 void append_xml_escaped(std::string_view text, std::string& out) {
-  if (has_high_bytes(text) && !valid_utf8(text)) return append_xml_escaped(with_replacements(text), out);
+  if (has_high_bytes(text) && !valid_utf8(text))
+    return append_xml_escaped(with_replacements(text), out);
   size_t from = 0;
   for (size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<uint8_t>(text[i]);
-    if (c >= 0x20 && c != '&' && c != '<' && c != '>' && c != '"' && c != '\'' && c != 0x7F) [[likely]] {
+    if (c >= 0x20 && c != '&' && c != '<' && c != '>' && c != '"' && c != '\'' && c != 0x7F)
+        [[likely]] {
       continue;
     }
     out.append(text, from, i - from);
@@ -170,8 +176,8 @@ void append_xml_escaped(std::string_view text, std::string& out) {
         out += "&apos;";
         break;
       default: {
-        // XML 1.0 has no way to write most of these; S3 writes the reference all the same, and so do we: clients that
-        // meet such keys ask for encoding-type=url.
+        // XML 1.0 has no way to write most of these; S3 writes the reference all the same, and so
+        // do we: clients that meet such keys ask for encoding-type=url.
         constexpr char kHex[] = "0123456789ABCDEF";
         out += "&#x";
         if (c >= 16) out += kHex[c >> 4];
@@ -187,7 +193,7 @@ void append_iso8601(int64_t wall_ms, std::string& out) {
   int64_t seconds = wall_ms / 1000;
   if (wall_ms % 1000 < 0) --seconds;
   const auto time = static_cast<time_t>(seconds);
-  struct tm parts {};
+  struct tm parts{};
   gmtime_r(&time, &parts);
   char text[40];
   const size_t length = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S.000Z", &parts);
@@ -251,7 +257,8 @@ void XmlWriter::etag(std::string_view element, std::string_view etag) {
   close(element);
 }
 
-void XmlWriter::owner(std::string_view element, std::string_view id, std::string_view display_name) {
+void XmlWriter::owner(std::string_view element, std::string_view id,
+                      std::string_view display_name) {
   open(element);
   text("ID", id);
   text("DisplayName", display_name);
@@ -263,11 +270,13 @@ std::string XmlWriter::finish() {
   return std::move(out_);
 }
 
-S3Result<pugi::xml_node> parse_xml(pugi::xml_document& document, std::string_view text, std::string_view root) {
+S3Result<pugi::xml_node> parse_xml(pugi::xml_document& document, std::string_view text,
+                                   std::string_view root) {
   if (!acceptable(text) || !valid_utf8(text)) return s3_fail(S3Code::kMalformedXML);
-  // Fragment: so that text beside the root element is seen, and refused, rather than skipped. White space that is all
-  // of an element's content is kept: " " is a legal key.
-  constexpr unsigned kFlags = pugi::parse_default | pugi::parse_fragment | pugi::parse_ws_pcdata_single;
+  // Fragment: so that text beside the root element is seen, and refused, rather than skipped. White
+  // space that is all of an element's content is kept: " " is a legal key.
+  constexpr unsigned kFlags =
+      pugi::parse_default | pugi::parse_fragment | pugi::parse_ws_pcdata_single;
   const pugi::xml_parse_result parsed =
       document.load_buffer(text.data(), text.size(), kFlags, pugi::encoding_utf8);
   if (!parsed) return s3_fail(S3Code::kMalformedXML);
@@ -287,7 +296,8 @@ S3Result<pugi::xml_node> parse_xml(pugi::xml_document& document, std::string_vie
 std::string xml_text(const pugi::xml_node& node) {
   std::string text;
   for (const pugi::xml_node child : node.children()) {
-    if (child.type() == pugi::node_pcdata || child.type() == pugi::node_cdata) text += child.value();
+    if (child.type() == pugi::node_pcdata || child.type() == pugi::node_cdata)
+      text += child.value();
   }
   return text;
 }

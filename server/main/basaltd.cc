@@ -1,6 +1,6 @@
 // basaltd: reads the configuration, starts the server, waits for signals.
-//   SIGTERM, SIGINT  stop cleanly (a second one ends the process at once: the data directory survives that)
-//   SIGHUP           read the TLS certificate and key again
+//   SIGTERM, SIGINT  stop cleanly (a second one ends the process at once: the data directory
+//   survives that) SIGHUP           read the TLS certificate and key again
 #include <event2/event.h>
 #include <fmt/format.h>
 #include <lmdb.h>
@@ -26,7 +26,8 @@ using namespace basalt;
 // A truncated or unreadable index page: nothing after it can be trusted, and a restart recovers.
 void on_sigbus(int, siginfo_t*, void*) {
   static constexpr char kText[] =
-      "{\"level\":\"error\",\"msg\":\"SIGBUS: an index file was cut or the disk failed under it; restart to recover\"}\n";
+      "{\"level\":\"error\",\"msg\":\"SIGBUS: an index file was cut or the disk failed under it; "
+      "restart to recover\"}\n";
   [[maybe_unused]] const ssize_t wrote = write(STDERR_FILENO, kText, sizeof kText - 1);
   _exit(3);
 }
@@ -42,7 +43,8 @@ int run(const server::Config& config) {
   sigset_t signals;
   sigemptyset(&signals);
   for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, number);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // inherited by every thread; this one waits for them
+  pthread_sigmask(SIG_BLOCK, &signals,
+                  nullptr);  // inherited by every thread; this one waits for them
   std::signal(SIGPIPE, SIG_IGN);
   struct sigaction bus{};
   bus.sa_sigaction = on_sigbus;
@@ -60,7 +62,8 @@ int run(const server::Config& config) {
   flush_log();
   auto server = server::Server::start(config);
   if (!server) {
-    log_error("cannot start", {{"code", code_name(server.error().code)}, {"why", server.error().detail}});
+    log_error("cannot start",
+              {{"code", code_name(server.error().code)}, {"why", server.error().detail}});
     flush_log();
     return 1;
   }
@@ -70,8 +73,10 @@ int run(const server::Config& config) {
   flush_log();
   if (const auto& first = (*server)->first_credentials(); !first.access_key.empty()) {
     // Printed once; afterwards they are in DIR/root-credentials only.
-    std::printf("Root credentials, made at this first start (also in %s/root-credentials):\n  access key %s\n  secret key %s\n",
-                config.data_directory.c_str(), first.access_key.c_str(), first.secret_key.c_str());
+    std::printf(
+        "Root credentials, made at this first start (also in %s/root-credentials):\n  access key "
+        "%s\n  secret key %s\n",
+        config.data_directory.c_str(), first.access_key.c_str(), first.secret_key.c_str());
     std::fflush(stdout);
   }
   while (true) {
@@ -79,7 +84,8 @@ int run(const server::Config& config) {
     if (sigwait(&signals, &number) != 0) continue;
     if (number == SIGHUP) {
       if (const Status status = (*server)->reload_tls(); !status) {
-        log_error("the certificate was not reloaded; the old one stays", {{"why", status.error().detail}});
+        log_error("the certificate was not reloaded; the old one stays",
+                  {{"why", status.error().detail}});
       } else {
         log_info("certificate reloaded");
       }
@@ -114,8 +120,9 @@ int main(int argc, char** argv) {
   }
   if (invocation->command == server::Invocation::Command::kExit) return invocation->exit_status;
   if (invocation->check_config) {
-    fmt::print("configuration is good: data {}, s3 {}, admin {}, {} cores\n", invocation->config.data_directory,
-               invocation->config.s3_address, invocation->config.admin_address, invocation->config.cores);
+    fmt::print("configuration is good: data {}, s3 {}, admin {}, {} cores\n",
+               invocation->config.data_directory, invocation->config.s3_address,
+               invocation->config.admin_address, invocation->config.cores);
     return 0;
   }
   set_log_level(invocation->config.log_level);

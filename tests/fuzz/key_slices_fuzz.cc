@@ -1,4 +1,5 @@
-// Layered key slices against std::map: the input is a script of puts, erases and walks with names built from few bytes.
+// Layered key slices against std::map: the input is a script of puts, erases and walks with names
+// built from few bytes.
 #include <cstdint>
 #include <map>
 #include <string>
@@ -42,7 +43,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         SliceCursor cursor(store, 5);
         if (!cursor.seek(from)) __builtin_trap();
         for (auto expected = model.lower_bound(from); expected != model.end(); ++expected) {
-          if (!cursor.valid() || cursor.name() != expected->first || as_text(cursor.value()) != expected->second) {
+          if (!cursor.valid() || cursor.name() != expected->first ||
+              as_text(cursor.value()) != expected->second) {
             __builtin_trap();
           }
           if (!cursor.next()) __builtin_trap();

@@ -1,7 +1,9 @@
-// Arbitrary bytes as a log segment: parsing never reads outside its input, and what it accepts is consistent.
+// Arbitrary bytes as a log segment: parsing never reads outside its input, and what it accepts is
+// consistent.
 //
-// The first four bytes are the generation, the next tells whether headers and checksums are made valid first (so that
-// the inner checks are reached at all); the rest is the segment from its first batch on.
+// The first four bytes are the generation, the next tells whether headers and checksums are made
+// valid first (so that the inner checks are reached at all); the rest is the segment from its first
+// batch on.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -24,7 +26,8 @@ Bytes tail(const void* value, size_t size, size_t start) {
   return Bytes(static_cast<const uint8_t*>(value), size).subspan(start);
 }
 
-// Gives the batch at the start of `bytes` a plausible, correctly summed header; likewise its first record.
+// Gives the batch at the start of `bytes` a plausible, correctly summed header; likewise its first
+// record.
 void repair(std::vector<uint8_t>& bytes, uint32_t generation) {
   if (bytes.size() < sizeof(BatchHeader)) return;
   BatchHeader header;
@@ -54,16 +57,20 @@ void repair(std::vector<uint8_t>& bytes, uint32_t generation) {
     size_t room = bytes.size() - position - sizeof record;
     if (record.mutations_bytes <= room) {
       size_t body = round_up(sizeof record + record.mutations_bytes, kRecordAlignment);
-      if (record.body_bytes > 0 && record.body_bytes <= kInlineBodyBytesMax && size <= bytes.size() - position) {
+      if (record.body_bytes > 0 && record.body_bytes <= kInlineBodyBytesMax &&
+          size <= bytes.size() - position) {
         std::array<uint32_t, 2> table{};
-        record.body_root = body_root(Bytes(bytes).subspan(position + body, record.body_bytes), generation, table);
+        record.body_root =
+            body_root(Bytes(bytes).subspan(position + body, record.body_bytes), generation, table);
         if (chunk_table_bytes(record.body_bytes) > 0) {
-          std::memcpy(bytes.data() + position + body + chunk_table_offset(BlobKind::kLog, record.body_bytes), table.data(),
-                      chunk_table_bytes(record.body_bytes));
+          std::memcpy(bytes.data() + position + body +
+                          chunk_table_offset(BlobKind::kLog, record.body_bytes),
+                      table.data(), chunk_table_bytes(record.body_bytes));
         }
       }
       record.crc = crc32c(tail(&record, sizeof record, offsetof(RecordHeader, lsn)), generation);
-      record.crc = crc32c(Bytes(bytes).subspan(position + sizeof record, record.mutations_bytes), record.crc);
+      record.crc = crc32c(Bytes(bytes).subspan(position + sizeof record, record.mutations_bytes),
+                          record.crc);
     }
     std::memcpy(bytes.data() + position, &record, sizeof record);
     if (size > bytes.size() - position) break;
@@ -98,17 +105,20 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     uint32_t visited = 0;
     uint64_t total = 0;
-    auto whole = visit_batch(rest.first(header->bytes), *header, 1, offset, [&](const RecoveredRecord& record) -> Status {
-      require(record.lsn == header->first_lsn + visited);
-      for (uint8_t byte : record.mutations) total += byte;
-      for (uint8_t byte : record.body) total += byte;
-      if (record.body_ref.kind != 0) {
-        require(record.body_ref.length == record.body.size());
-        require(record.body_ref.offset >= offset && record.body_ref.offset + record.body.size() <= offset + header->bytes);
-      }
-      ++visited;
-      return {};
-    });
+    auto whole = visit_batch(
+        rest.first(header->bytes), *header, 1, offset,
+        [&](const RecoveredRecord& record) -> Status {
+          require(record.lsn == header->first_lsn + visited);
+          for (uint8_t byte : record.mutations) total += byte;
+          for (uint8_t byte : record.body) total += byte;
+          if (record.body_ref.kind != 0) {
+            require(record.body_ref.length == record.body.size());
+            require(record.body_ref.offset >= offset &&
+                    record.body_ref.offset + record.body.size() <= offset + header->bytes);
+          }
+          ++visited;
+          return {};
+        });
     require(whole.has_value());
     require(*whole ? visited == header->count : visited == 0);
     static volatile uint64_t sink;

@@ -28,7 +28,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
   // A value whose checksum is right, so that the fuzzer reaches the structure behind it.
   if (size >= kIndexHeaderBytes + kIndexTrailerBytes) {
-    store_le32(copy + size - kIndexTrailerBytes, crc32c({copy, size - kIndexTrailerBytes}, key_crc(key)));
+    store_le32(copy + size - kIndexTrailerBytes,
+               crc32c({copy, size - kIndexTrailerBytes}, key_crc(key)));
   }
   if (const auto view = decode_record(key, {copy, size})) {
     touch(view->meta);

@@ -1,5 +1,6 @@
-// s3_target_fuzz: request targets and hosts. Whatever parses has a key within its limits and without NUL, and finds a row that
-// names all its sub-resources, or a reason why there is none. Continuation tokens that decode encode to themselves.
+// s3_target_fuzz: request targets and hosts. Whatever parses has a key within its limits and
+// without NUL, and finds a row that names all its sub-resources, or a reason why there is none.
+// Continuation tokens that decode encode to themselves.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -23,7 +24,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t split = text.find('\n');
   http::RequestHead head;
   head.target = text.substr(0, split);
-  head.host = split == std::string_view::npos ? std::string_view("localhost") : text.substr(split + 1);
+  head.host =
+      split == std::string_view::npos ? std::string_view("localhost") : text.substr(split + 1);
   if (head.target.empty() || head.target.size() > http::kTargetBytesMax) return 0;
   const size_t mark = head.target.find('?');
   head.path = head.target.substr(0, mark);

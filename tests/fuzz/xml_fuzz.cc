@@ -1,5 +1,5 @@
-// xml_fuzz: XML bodies. What parse_xml accepts is shallow, has one root and only UTF-8 text, and writing its text again
-// gives a document that reads back as the same text.
+// xml_fuzz: XML bodies. What parse_xml accepts is shallow, has one root and only UTF-8 text, and
+// writing its text again gives a document that reads back as the same text.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -12,7 +12,8 @@ using namespace basalt;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text = as_text({data, size});
-  for (const std::string_view root : {"Delete", "CompleteMultipartUpload", "CreateBucketConfiguration"}) {
+  for (const std::string_view root :
+       {"Delete", "CompleteMultipartUpload", "CreateBucketConfiguration"}) {
     pugi::xml_document document;
     const auto parsed = s3::parse_xml(document, text, root);
     if (!parsed) {

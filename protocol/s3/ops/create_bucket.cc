@@ -1,7 +1,8 @@
 // CreateBucket: PUT /bucket. API reference: "CreateBucket".
 //
-// Creating a bucket again: in us-east-1 its owner gets 200 and nothing changes, in every other region 409
-// BucketAlreadyOwnedByYou, as the API reference has it; anybody else gets BucketAlreadyExists.
+// Creating a bucket again: in us-east-1 its owner gets 200 and nothing changes, in every other
+// region 409 BucketAlreadyOwnedByYou, as the API reference has it; anybody else gets
+// BucketAlreadyExists.
 
 #include <algorithm>
 
@@ -17,22 +18,25 @@ namespace {
 
 constexpr std::string_view kOwnerEnforced = "BucketOwnerEnforced";
 constexpr std::string_view kOwnerships[] = {kOwnerEnforced, "BucketOwnerPreferred", "ObjectWriter"};
-constexpr std::string_view kOtherCannedAcls[] = {"public-read", "public-read-write", "authenticated-read",
-                                                 "log-delivery-write", "aws-exec-read"};
-constexpr std::string_view kGrants[] = {"x-amz-grant-full-control", "x-amz-grant-read", "x-amz-grant-read-acp",
-                                        "x-amz-grant-write", "x-amz-grant-write-acp"};
+constexpr std::string_view kOtherCannedAcls[] = {"public-read", "public-read-write",
+                                                 "authenticated-read", "log-delivery-write",
+                                                 "aws-exec-read"};
+constexpr std::string_view kGrants[] = {"x-amz-grant-full-control", "x-amz-grant-read",
+                                        "x-amz-grant-read-acp", "x-amz-grant-write",
+                                        "x-amz-grant-write-acp"};
 
 bool one_of(std::string_view value, std::span<const std::string_view> list) {
   return std::find(list.begin(), list.end(), value) != list.end();
 }
 
-// "eu-west-1", "ap-southeast-2", "us-gov-west-1": letters and dashes, then a digit; or the old name EU.
+// "eu-west-1", "ap-southeast-2", "us-gov-west-1": letters and dashes, then a digit; or the old name
+// EU.
 bool looks_like_region(std::string_view name) {
   if (name == "EU") return true;
   if (name.size() < 6 || name[2] != '-' || name.back() < '0' || name.back() > '9') return false;
-  return std::all_of(name.begin(), name.end(), [](char c) {
-           return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
-         }) &&
+  return std::all_of(
+             name.begin(), name.end(),
+             [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; }) &&
          name[name.size() - 2] == '-' && std::count(name.begin(), name.end(), '-') >= 2;
 }
 
@@ -47,12 +51,14 @@ S3Result<> check_location(const Op& op) {
   }
   const std::string text = xml_text(root->child("LocationConstraint"));
   const std::string_view wanted = xml_trimmed(text);
-  // Clients send the region they are configured with; the one their signature names is as good as ours.
+  // Clients send the region they are configured with; the one their signature names is as good as
+  // ours.
   if (wanted.empty() || wanted == op.services.options.region || wanted == op.auth.region) return {};
   if (looks_like_region(wanted)) {
     return s3_fail_with(S3Code::kIllegalLocationConstraintException, "LocationConstraint", wanted,
                         "The " + std::string(wanted) +
-                            " location constraint is incompatible for the region specific endpoint this request was "
+                            " location constraint is incompatible for the region specific endpoint "
+                            "this request was "
                             "sent to.");
   }
   return s3_fail_with(S3Code::kInvalidLocationConstraint, "LocationConstraint", wanted);
@@ -63,18 +69,20 @@ S3Result<bool> parse_object_lock(const S3Request& request) {
   if (field == nullptr) return false;
   if (http::field_name_equals(field->value, "true")) return true;
   if (http::field_name_equals(field->value, "false")) return false;
-  return invalid_argument("x-amz-bucket-object-lock-enabled", field->value, "Invalid value for object lock enabled");
+  return invalid_argument("x-amz-bucket-object-lock-enabled", field->value,
+                          "Invalid value for object lock enabled");
 }
 
 S3Result<std::string> parse_ownership(const S3Request& request) {
   const http::Field* field = request.find_header("x-amz-object-ownership");
   if (field == nullptr) return std::string();
   if (one_of(field->value, kOwnerships)) return std::string(field->value);
-  return invalid_argument("x-amz-object-ownership", field->value, "Invalid x-amz-object-ownership header: " +
-                                                                      std::string(field->value));
+  return invalid_argument("x-amz-object-ownership", field->value,
+                          "Invalid x-amz-object-ownership header: " + std::string(field->value));
 }
 
-// ACLs other than the owner's are not what this bucket would have, so they are refused rather than forgotten.
+// ACLs other than the owner's are not what this bucket would have, so they are refused rather than
+// forgotten.
 S3Result<> check_acl(const S3Request& request, std::string_view ownership) {
   const http::Field* acl = request.find_header("x-amz-acl");
   bool asks = false;
@@ -114,7 +122,8 @@ Task<S3Result<Reply>> create_bucket(Op& op) {
   S3_TRY(ownership, parse_ownership(request));
   S3_CHECK(check_acl(request, ownership));
 
-  if (const auto existing = op.services.buckets.find(request.bucket)) co_return taken(op, *existing);
+  if (const auto existing = op.services.buckets.find(request.bucket))
+    co_return taken(op, *existing);
   if (owned_buckets(op.services.buckets, op.account().id) >= kBucketsPerAccountMax) {
     co_return s3_fail(S3Code::kTooManyBuckets);
   }
@@ -132,10 +141,12 @@ Task<S3Result<Reply>> create_bucket(Op& op) {
   const storage::KeyView key{storage::Table::kBucket, storage::kControlSpace, bucket.name};
   storage::MutationBuilder mutations;
   mutations.put(key, {.meta = as_bytes(meta)});
-  const storage::Precondition absent[] = {{.kind = storage::Precondition::Kind::kAbsent, .key = key}};
+  const storage::Precondition absent[] = {
+      {.kind = storage::Precondition::Kind::kAbsent, .key = key}};
   auto changed = co_await op.shards().change(absent, mutations.finish());
   if (!changed) {
-    if (changed.error().code != Code::kPreconditionFailed) co_return std::unexpected(std::move(changed.error()));
+    if (changed.error().code != Code::kPreconditionFailed)
+      co_return std::unexpected(std::move(changed.error()));
     // Somebody was faster; this core may not have heard of it yet, so the row itself is asked.
     auto row = co_await op.shards().get(0, key);
     if (!row) co_return s3_fail(S3Code::kOperationAborted);

@@ -1,8 +1,9 @@
 // DeleteBucket: DELETE /bucket. API reference: "DeleteBucket".
 //
-// Objects lie on every shard, so an empty bucket is something that all shards must agree on: each seals the bucket's space (it
-// takes no new keys from then on), and only when all are sealed is the bucket gone. One that is not empty takes it all
-// back. Unfinished multipart uploads do not keep a bucket; they are purged.
+// Objects lie on every shard, so an empty bucket is something that all shards must agree on: each
+// seals the bucket's space (it takes no new keys from then on), and only when all are sealed is the
+// bucket gone. One that is not empty takes it all back. Unfinished multipart uploads do not keep a
+// bucket; they are purged.
 
 #include <memory>
 #include <mutex>
@@ -18,9 +19,9 @@ namespace {
 
 using SealAction = storage::SealRequest::Action;
 
-// Spaces that a DeleteBucket of any core works on now. Two at once could undo each other's seals, and a write would slip
-// into a space that is being erased. Shared between cores on purpose: it is touched twice in a DeleteBucket and by nothing
-// else, and the lock is never held over a wait.
+// Spaces that a DeleteBucket of any core works on now. Two at once could undo each other's seals,
+// and a write would slip into a space that is being erased. Shared between cores on purpose: it is
+// touched twice in a DeleteBucket and by nothing else, and the lock is never held over a wait.
 class RemovalClaim {
  public:
   explicit RemovalClaim(uint64_t space) : space_(space) {
@@ -49,7 +50,8 @@ class RemovalClaim {
   bool held_ = false;
 };
 
-// Does it on all shards at once. The first failure, but kNotEmpty before any other: it is what the client must hear.
+// Does it on all shards at once. The first failure, but kNotEmpty before any other: it is what the
+// client must hear.
 Task<Status> on_all_shards(shards::Client& client, SealAction action, uint64_t space) {
   std::vector<std::unique_ptr<Call<storage::SealRequest>>> calls;
   calls.reserve(client.shard_count());
@@ -57,7 +59,8 @@ Task<Status> on_all_shards(shards::Client& client, SealAction action, uint64_t s
     calls.emplace_back(new Call<storage::SealRequest>(client.seal(shard, action, space)));
   }
   Status outcome;
-  for (auto& call : calls) {  // every one is awaited: a frame does not die while its calls are in flight
+  for (auto& call :
+       calls) {  // every one is awaited: a frame does not die while its calls are in flight
     Status done = co_await *call;
     if (done) continue;
     if (outcome || done.error().code == Code::kNotEmpty) outcome = std::move(done);
@@ -66,7 +69,8 @@ Task<Status> on_all_shards(shards::Client& client, SealAction action, uint64_t s
 }
 
 Task<Result<bool>> holds_objects(shards::Client& client, uint64_t space) {
-  auto page = co_await shards::scan_all(client, {.table = storage::Table::kCurrent, .space = space, .limit = 1});
+  auto page = co_await shards::scan_all(
+      client, {.table = storage::Table::kCurrent, .space = space, .limit = 1});
   if (!page) co_return std::unexpected(std::move(page.error()));
   co_return !page->entries.empty();
 }
@@ -87,7 +91,8 @@ Task<S3Result<Reply>> delete_bucket(Op& op) {
   const RemovalClaim claim(space);
   if (!claim.held()) co_return s3_fail(S3Code::kOperationAborted);
 
-  // Looking first keeps a bucket that is plainly in use from being sealed, even for a moment, under its writers.
+  // Looking first keeps a bucket that is plainly in use from being sealed, even for a moment, under
+  // its writers.
   auto occupied = co_await holds_objects(op.shards(), space);
   if (!occupied) co_return std::unexpected(std::move(occupied.error()));
   if (*occupied) co_return s3_fail(S3Code::kBucketNotEmpty);
@@ -113,11 +118,14 @@ Task<S3Result<Reply>> delete_bucket(Op& op) {
   if (!changed) {
     const auto now = op.services.buckets.find(op.bucket->name);
     const bool gone = changed.error().code == Code::kNotFound ||
-                      (changed.error().code == Code::kPreconditionFailed && (now == nullptr || now->space != space));
-    // Removed by an earlier request, and perhaps made anew in another space: this space stays closed.
+                      (changed.error().code == Code::kPreconditionFailed &&
+                       (now == nullptr || now->space != space));
+    // Removed by an earlier request, and perhaps made anew in another space: this space stays
+    // closed.
     if (gone) co_return s3_fail(S3Code::kNoSuchBucket);
     co_await take_back(op, space);
-    if (changed.error().code == Code::kPreconditionFailed) co_return s3_fail(S3Code::kOperationAborted);
+    if (changed.error().code == Code::kPreconditionFailed)
+      co_return s3_fail(S3Code::kOperationAborted);
     co_return std::unexpected(std::move(changed.error()));
   }
   co_return Reply::empty(204);

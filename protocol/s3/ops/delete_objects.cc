@@ -1,7 +1,8 @@
 // DeleteObjects: POST /bucket?delete. API reference: "DeleteObjects".
 //
-// Keys without conditions go to their shards as one batch a shard; keys with conditions (ETag, Size, LastModifiedTime) are
-// looked up first and erased one by one, each only if its record is still the one that was looked at.
+// Keys without conditions go to their shards as one batch a shard; keys with conditions (ETag,
+// Size, LastModifiedTime) are looked up first and erased one by one, each only if its record is
+// still the one that was looked at.
 
 #include <algorithm>
 #include <charconv>
@@ -46,7 +47,7 @@ struct Wish {
 std::optional<int64_t> parse_time(std::string_view text) {
   if (const auto http = parse_http_date(text)) return http;
   if (text.size() < 20 || text.back() != 'Z') return std::nullopt;
-  struct tm parts {};
+  struct tm parts{};
   const std::string head(text.substr(0, 19));
   const char* end = strptime(head.c_str(), "%Y-%m-%dT%H:%M:%S", &parts);
   if (end == nullptr || *end != '\0') return std::nullopt;
@@ -71,8 +72,10 @@ S3Result<Item> parse_item(const pugi::xml_node& node) {
     } else if (name == "Size") {
       const std::string_view digits = xml_trimmed(text);
       uint64_t value = 0;
-      const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-      if (error != std::errc() || end != digits.data() + digits.size()) return s3_fail(S3Code::kMalformedXML);
+      const auto [end, error] =
+          std::from_chars(digits.data(), digits.data() + digits.size(), value);
+      if (error != std::errc() || end != digits.data() + digits.size())
+        return s3_fail(S3Code::kMalformedXML);
       item.size = value;
     } else if (name == "LastModifiedTime") {
       item.modified_seconds = parse_time(xml_trimmed(text));
@@ -112,10 +115,12 @@ S3Result<Wish> parse_wish(std::string_view body) {
 
 // A body this destructive must prove that it arrived as it was sent.
 S3Result<> check_digest_present(const S3Request& request) {
-  if (request.find_header("content-md5") != nullptr || request.find_header("x-amz-trailer") != nullptr) return {};
+  if (request.find_header("content-md5") != nullptr ||
+      request.find_header("x-amz-trailer") != nullptr)
+    return {};
   for (const auth::Algorithm algorithm :
-       {auth::Algorithm::kCrc32, auth::Algorithm::kCrc32c, auth::Algorithm::kCrc64Nvme, auth::Algorithm::kSha1,
-        auth::Algorithm::kSha256}) {
+       {auth::Algorithm::kCrc32, auth::Algorithm::kCrc32c, auth::Algorithm::kCrc64Nvme,
+        auth::Algorithm::kSha1, auth::Algorithm::kSha256}) {
     if (request.find_header(checksum_header(algorithm)) != nullptr) return {};
   }
   return s3_fail(S3Code::kInvalidRequest, "Missing required header for this request: Content-MD5");
@@ -126,8 +131,10 @@ void check_item(Item& item) {
     item.error.emplace(S3Code::kKeyTooLongError);
     return;
   }
-  const std::string* version_id = item.version_id && !item.version_id->empty() ? &*item.version_id : nullptr;
-  if (auto checked = check_version_id(version_id, item.key); !checked) item.error.emplace(std::move(checked.error()));
+  const std::string* version_id =
+      item.version_id && !item.version_id->empty() ? &*item.version_id : nullptr;
+  if (auto checked = check_version_id(version_id, item.key); !checked)
+    item.error.emplace(std::move(checked.error()));
 }
 
 storage::KeyView key_of(const Op& op, const Item& item) {
@@ -166,14 +173,17 @@ Task<void> erase_plain(Op& op, std::vector<Item>& items) {
   }
 }
 
-// nullopt: the condition holds, erase. kNone of S3's codes is given for an object that is not there: that is what was wanted.
+// nullopt: the condition holds, erase. kNone of S3's codes is given for an object that is not
+// there: that is what was wanted.
 std::optional<S3Error> check_conditions(const Item& item, const storage::Record& record) {
-  if (item.etag && !etag_matches(*item.etag, record->tag)) return S3Error(S3Code::kPreconditionFailed);
+  if (item.etag && !etag_matches(*item.etag, record->tag))
+    return S3Error(S3Code::kPreconditionFailed);
   if (item.size && *item.size != record->size) return S3Error(S3Code::kPreconditionFailed);
   if (item.modified_seconds) {
     auto object = ObjectView::open(record->meta);
     if (!object) return S3Error(std::move(object.error()));
-    if ((*object)->modified_ms() / 1000 != *item.modified_seconds) return S3Error(S3Code::kPreconditionFailed);
+    if ((*object)->modified_ms() / 1000 != *item.modified_seconds)
+      return S3Error(S3Code::kPreconditionFailed);
   }
   return std::nullopt;
 }
@@ -193,7 +203,8 @@ Task<void> erase_conditional_window(Op& op, std::span<Item* const> window) {
     auto erase = std::make_unique<ConditionalErase>();
     erase->item = item;
     erase->shard = op.shards().shard_of(op.bucket->space, item->key);
-    erase->look.reset(new Call<storage::GetRequest>(op.shards().get(erase->shard, key_of(op, *item))));
+    erase->look.reset(
+        new Call<storage::GetRequest>(op.shards().get(erase->shard, key_of(op, *item))));
     erases.push_back(std::move(erase));
   }
   for (auto& erase : erases) {
@@ -208,8 +219,8 @@ Task<void> erase_conditional_window(Op& op, std::span<Item* const> window) {
     erase->same.key = key_of(op, item);
     erase->same.seq = record->view().seq;
     erase->mutations.erase(erase->same.key);
-    erase->erase.reset(new Call<storage::ApplyRequest>(
-        op.shards().apply(erase->shard, {&erase->same, 1}, erase->mutations.finish(), {}, /*reclaiming=*/true)));
+    erase->erase.reset(new Call<storage::ApplyRequest>(op.shards().apply(
+        erase->shard, {&erase->same, 1}, erase->mutations.finish(), {}, /*reclaiming=*/true)));
   }
   for (auto& erase : erases) {
     if (erase->erase == nullptr) continue;
@@ -238,8 +249,8 @@ std::string write_result(const Wish& wish) {
     xml.text("Key", item.key);
     if (item.version_id && !item.version_id->empty()) xml.text("VersionId", *item.version_id);
     xml.text("Code", s3_code_name(item.error->code));
-    xml.text("Message",
-             item.error->message.empty() ? s3_code_message(item.error->code) : std::string_view(item.error->message));
+    xml.text("Message", item.error->message.empty() ? s3_code_message(item.error->code)
+                                                    : std::string_view(item.error->message));
     xml.close("Error");
   }
   return xml.finish();

@@ -1,7 +1,8 @@
 // Every operation's handler, one line each: the list that routes.cc draws its rows from.
 //
-// A handler is a coroutine that gets an authenticated, authorised request (op.h says what is ready when it runs)
-// and gives back a Reply or an S3Error. protocol/s3/ops/<name>.cc holds everything that is particular to <name>.
+// A handler is a coroutine that gets an authenticated, authorised request (op.h says what is ready
+// when it runs) and gives back a Reply or an S3Error. protocol/s3/ops/<name>.cc holds everything
+// that is particular to <name>.
 #pragma once
 
 #include "base/task.h"

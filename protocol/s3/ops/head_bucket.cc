@@ -1,4 +1,5 @@
-// HeadBucket: HEAD /bucket. Dispatch has resolved the bucket and decided on access: nothing is left but to say so.
+// HeadBucket: HEAD /bucket. Dispatch has resolved the bucket and decided on access: nothing is left
+// but to say so.
 
 #include "protocol/s3/ops/handlers.h"
 

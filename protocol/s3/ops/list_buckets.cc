@@ -1,4 +1,5 @@
-// ListBuckets: GET /. API reference: "ListBuckets". The caller's own buckets, by name; root, too, sees its own.
+// ListBuckets: GET /. API reference: "ListBuckets". The caller's own buckets, by name; root, too,
+// sees its own.
 
 #include <vector>
 
@@ -17,10 +18,12 @@ Task<S3Result<Reply>> list_buckets(Op& op) {
   const std::string_view prefix = parameter_or_empty(request, "prefix");
   const std::string_view region = parameter_or_empty(request, "bucket-region");
   std::string after;
-  if (const std::string_view token = parameter_or_empty(request, "continuation-token"); !token.empty()) {
+  if (const std::string_view token = parameter_or_empty(request, "continuation-token");
+      !token.empty()) {
     auto position = decode_token(TokenKind::kBuckets, token);
     if (!position) {
-      co_return invalid_argument("continuation-token", token, "The continuation token provided is incorrect");
+      co_return invalid_argument("continuation-token", token,
+                                 "The continuation token provided is incorrect");
     }
     after = std::move(*position);
   }
@@ -28,11 +31,14 @@ Task<S3Result<Reply>> list_buckets(Op& op) {
   const auto& all = op.services.buckets.all();
   std::vector<const Bucket*> page;
   bool more = false;
-  for (auto at = all.lower_bound(after < prefix ? prefix : std::string_view(after)); at != all.end(); ++at) {
+  for (auto at = all.lower_bound(after < prefix ? prefix : std::string_view(after));
+       at != all.end(); ++at) {
     const Bucket& bucket = *at->second;
     if (!bucket.name.starts_with(prefix)) break;
     if (bucket.name == after || bucket.owner_id != op.account().id) continue;
-    if (!region.empty() && (bucket.region.empty() ? op.services.options.region : bucket.region) != region) continue;
+    if (!region.empty() &&
+        (bucket.region.empty() ? op.services.options.region : bucket.region) != region)
+      continue;
     if (page.size() == max_buckets) {
       more = true;
       break;
@@ -41,8 +47,8 @@ Task<S3Result<Reply>> list_buckets(Op& op) {
   }
 
   // S3 names the region only to clients that use one of the newer parameters.
-  const bool with_region = request.has("max-buckets") || request.has("prefix") || request.has("bucket-region") ||
-                           request.has("continuation-token");
+  const bool with_region = request.has("max-buckets") || request.has("prefix") ||
+                           request.has("bucket-region") || request.has("continuation-token");
   XmlWriter xml("ListAllMyBucketsResult");
   xml.owner("Owner", op.account().id, op.account().display_name);
   xml.open("Buckets");
@@ -50,7 +56,9 @@ Task<S3Result<Reply>> list_buckets(Op& op) {
     xml.open("Bucket");
     xml.text("Name", bucket->name);
     xml.time("CreationDate", bucket->created_ms);
-    if (with_region) xml.text("BucketRegion", bucket->region.empty() ? op.services.options.region : bucket->region);
+    if (with_region)
+      xml.text("BucketRegion",
+               bucket->region.empty() ? op.services.options.region : bucket->region);
     xml.close("Bucket");
   }
   xml.close("Buckets");

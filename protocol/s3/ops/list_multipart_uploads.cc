@@ -1,8 +1,9 @@
 // ListMultipartUploads: GET /bucket?uploads. API reference: "ListMultipartUploads".
 //
-// The kUpload table is ordered by key and then by upload id, which is random; the listing is ordered by key and then by time.
-// So the uploads of one key are gathered and sorted. The scan is without a delimiter, because the bytes of an upload id could
-// be taken for it: prefixes are rolled up here.
+// The kUpload table is ordered by key and then by upload id, which is random; the listing is
+// ordered by key and then by time. So the uploads of one key are gathered and sorted. The scan is
+// without a delimiter, because the bytes of an upload id could be taken for it: prefixes are rolled
+// up here.
 
 #include <algorithm>
 #include <memory>
@@ -23,7 +24,8 @@ constexpr size_t kNameTailBytes = 17;
 constexpr uint32_t kScanLimit = 1000;
 // More uploads of one key than this are listed in groups of this many, each in order of time.
 constexpr size_t kUploadsOfKeyMax = 10'000;
-// Greater than every byte that goes on with a key (UTF-8) or ends it (NUL): the names behind `x` + kBehind do not start with x.
+// Greater than every byte that goes on with a key (UTF-8) or ends it (NUL): the names behind `x` +
+// kBehind do not start with x.
 constexpr char kBehind = '\xff';
 
 struct Item {
@@ -71,10 +73,12 @@ Result<Item> read_upload(std::string_view id, const storage::RecordView& record)
 std::string_view rolled_up(std::string_view key, const Query& query) {
   if (query.delimiter.empty() || !key.starts_with(query.prefix)) return {};
   const size_t at = key.find(query.delimiter, query.prefix.size());
-  return at == std::string_view::npos ? std::string_view() : key.substr(0, at + query.delimiter.size());
+  return at == std::string_view::npos ? std::string_view()
+                                      : key.substr(0, at + query.delimiter.size());
 }
 
-// Entries in listing order, up to one more than the page holds (that one says that the page is cut off).
+// Entries in listing order, up to one more than the page holds (that one says that the page is cut
+// off).
 class Collector {
  public:
   explicit Collector(const Query& query) : query_(query) {}
@@ -114,26 +118,31 @@ class Collector {
     return {};
   }
 
-  // Where to go on after a page that ended with `name`: behind a prefix that was rolled up, without visiting its rest.
+  // Where to go on after a page that ended with `name`: behind a prefix that was rolled up, without
+  // visiting its rest.
   std::string next(std::string_view name) const {
-    const std::string_view key = name.substr(0, name.size() - std::min(name.size(), kNameTailBytes));
+    const std::string_view key =
+        name.substr(0, name.size() - std::min(name.size(), kNameTailBytes));
     const std::string_view prefix = rolled_up(key, query_);
     return prefix.empty() ? std::string(name) : std::string(prefix) + kBehind;
   }
 
   void flush() {
     std::sort(group_.begin(), group_.end(), [](const Item& a, const Item& b) {
-      return a.initiated_ms != b.initiated_ms ? a.initiated_ms < b.initiated_ms : a.id.raw() < b.id.raw();
+      return a.initiated_ms != b.initiated_ms ? a.initiated_ms < b.initiated_ms
+                                              : a.id.raw() < b.id.raw();
     });
     auto first = group_.begin();
     if (query_.id_marker && group_key_ == query_.key_marker) {
-      // An upload that was aborted or completed since has no place in the order any more: then the key is listed from its start,
-      // twice rather than not at all.
-      const auto marker = std::find_if(group_.begin(), group_.end(),
-                                       [&](const Item& upload) { return upload.id.raw() == query_.id_marker->raw(); });
+      // An upload that was aborted or completed since has no place in the order any more: then the
+      // key is listed from its start, twice rather than not at all.
+      const auto marker = std::find_if(group_.begin(), group_.end(), [&](const Item& upload) {
+        return upload.id.raw() == query_.id_marker->raw();
+      });
       if (marker != group_.end()) first = marker + 1;
     }
-    for (; first != group_.end(); ++first) entries_.push_back({.name = group_key_, .upload = std::move(*first)});
+    for (; first != group_.end(); ++first)
+      entries_.push_back({.name = group_key_, .upload = std::move(*first)});
     group_.clear();
     group_key_.clear();
   }
@@ -193,7 +202,8 @@ void write_upload(XmlWriter& xml, ListingWriter& writer, const Entry& entry) {
   xml.text("UploadId", upload.id.text());
   writer.owner("Initiator", upload.initiator);
   writer.owner("Owner", upload.owner);
-  xml.text("StorageClass", upload.storage_class.empty() ? std::string_view("STANDARD") : upload.storage_class);
+  xml.text("StorageClass",
+           upload.storage_class.empty() ? std::string_view("STANDARD") : upload.storage_class);
   xml.time("Initiated", upload.initiated_ms);
   if (upload.algorithm) {
     xml.text("ChecksumAlgorithm", checksum_name(*upload.algorithm));

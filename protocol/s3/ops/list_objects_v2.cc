@@ -31,7 +31,8 @@ Task<S3Result<Reply>> list_objects_v2(Op& op) {
   if (token != nullptr) {
     auto position = decode_token(TokenKind::kObjects, *token);
     if (!position) {
-      co_return invalid_argument("continuation-token", *token, "The continuation token provided is incorrect");
+      co_return invalid_argument("continuation-token", *token,
+                                 "The continuation token provided is incorrect");
     }
     after = std::move(*position);
   }

@@ -1,4 +1,5 @@
-// base/: CRC vector, buffer pool bounds, run queue order, tasks and calls, and the ring under two threads.
+// base/: CRC vector, buffer pool bounds, run queue order, tasks and calls, and the ring under two
+// threads.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -28,8 +29,8 @@ TEST(BufferPool, AlignsReusesAndRefusesBeyondItsLimit) {
   EXPECT_EQ(reinterpret_cast<uintptr_t>(a.data()) % 4096, 0u);
   Buffer b = pool.take(131072);
   ASSERT_TRUE(b);
-  EXPECT_FALSE(pool.take(131072));        // over the limit
-  EXPECT_FALSE(pool.take(10'000'000));    // larger than any class
+  EXPECT_FALSE(pool.take(131072));      // over the limit
+  EXPECT_FALSE(pool.take(10'000'000));  // larger than any class
   uint8_t* address = b.data();
   b.release();
   EXPECT_EQ(pool.take(131072).data(), address);
@@ -73,14 +74,16 @@ struct Double : Completion {
 };
 
 Task<Result<int>> doubled(RunQueue& queue, int value) {
-  Call<Double> call([&](Double& request) {
-    if (request.in < 0) {
-      request.result = fail(Code::kInvalid, "negative");
-    } else {
-      request.result = request.in * 2;
-    }
-    queue.post(request);
-  }, value);
+  Call<Double> call(
+      [&](Double& request) {
+        if (request.in < 0) {
+          request.result = fail(Code::kInvalid, "negative");
+        } else {
+          request.result = request.in * 2;
+        }
+        queue.post(request);
+      },
+      value);
   CO_TRY(result, call);
   co_return result;
 }

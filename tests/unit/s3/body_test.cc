@@ -42,8 +42,9 @@ auth::Authenticated anonymous() {
   return std::move(*result);
 }
 
-Task<Outcome> consume(session::Exchange& exchange, const S3Request& request, const auth::Authenticated& auth,
-                      std::optional<Algorithm> want, size_t buffer_size) {
+Task<Outcome> consume(session::Exchange& exchange, const S3Request& request,
+                      const auth::Authenticated& auth, std::optional<Algorithm> want,
+                      size_t buffer_size) {
   Outcome outcome;
   auto opened = RequestBody::open(exchange, request, auth);
   if (!opened) {
@@ -78,7 +79,10 @@ Outcome run(const Case& given, size_t piece = 7, size_t buffer_size = 64) {
   text += "\r\n";
   http::RequestHead head;
   EXPECT_EQ(http::parse_request_head(as_bytes(text), 0, head).status, http::HeadStatus::kComplete);
-  Route route{.name = "PutObject", .method = http::Method::kPut, .target = Target::kObject, .body = given.kind};
+  Route route{.name = "PutObject",
+              .method = http::Method::kPut,
+              .target = Target::kObject,
+              .body = given.kind};
   route.checksum_of_object = given.checksum_of_object;
   S3Request request;
   request.head = &head;
@@ -95,9 +99,12 @@ Outcome run(const Case& given, size_t piece = 7, size_t buffer_size = 64) {
   return std::move(task.result());
 }
 
-std::string b64(Algorithm algorithm, std::string_view text) { return testing::base64_digest(algorithm, text); }
+std::string b64(Algorithm algorithm, std::string_view text) {
+  return testing::base64_digest(algorithm, text);
+}
 
-const std::string kText = "The quick brown fox jumps over the lazy dog, twice and more than one read holds at a time.";
+const std::string kText =
+    "The quick brown fox jumps over the lazy dog, twice and more than one read holds at a time.";
 
 TEST(Body, PlainPayload) {
   for (const size_t piece : {1u, 7u, 1000u}) {
@@ -114,43 +121,55 @@ TEST(Body, PlainPayload) {
 
 TEST(Body, Lengths) {
   EXPECT_EQ(run({.content_length = false}).code, "MissingContentLength");
-  EXPECT_EQ(run({.headers = {{"transfer-encoding", "chunked"}}, .content_length = false}).code, "MissingContentLength");
-  EXPECT_EQ(run({.headers = {{"content-length", "5368709121"}}, .content_length = false}).code, "EntityTooLarge");
-  const Outcome cut = run({.headers = {{"content-length", "10"}}, .body = "short", .content_length = false, .cut = true});
+  EXPECT_EQ(run({.headers = {{"transfer-encoding", "chunked"}}, .content_length = false}).code,
+            "MissingContentLength");
+  EXPECT_EQ(run({.headers = {{"content-length", "5368709121"}}, .content_length = false}).code,
+            "EntityTooLarge");
+  const Outcome cut = run({.headers = {{"content-length", "10"}},
+                           .body = "short",
+                           .content_length = false,
+                           .cut = true});
   EXPECT_EQ(cut.code, "IncompleteBody");
   EXPECT_TRUE(cut.close);
-  EXPECT_EQ(run({.headers = {{"transfer-encoding", "chunked"}, {"x-amz-decoded-content-length", "5"}},
-                 .body = "hello",
-                 .content_length = false})
-                .payload,
-            "hello");
-  EXPECT_EQ(run({.headers = {{"transfer-encoding", "chunked"}, {"x-amz-decoded-content-length", "4"}},
-                 .body = "hello",
-                 .content_length = false})
-                .code,
-            "IncompleteBody");
+  EXPECT_EQ(
+      run({.headers = {{"transfer-encoding", "chunked"}, {"x-amz-decoded-content-length", "5"}},
+           .body = "hello",
+           .content_length = false})
+          .payload,
+      "hello");
+  EXPECT_EQ(
+      run({.headers = {{"transfer-encoding", "chunked"}, {"x-amz-decoded-content-length", "4"}},
+           .body = "hello",
+           .content_length = false})
+          .code,
+      "IncompleteBody");
 }
 
 TEST(Body, ContentMd5) {
-  EXPECT_EQ(run({.headers = {{"content-md5", b64(Algorithm::kMd5, kText)}}, .body = kText}).code, "");
-  EXPECT_EQ(run({.headers = {{"content-md5", b64(Algorithm::kMd5, "other")}}, .body = kText}).code, "BadDigest");
+  EXPECT_EQ(run({.headers = {{"content-md5", b64(Algorithm::kMd5, kText)}}, .body = kText}).code,
+            "");
+  EXPECT_EQ(run({.headers = {{"content-md5", b64(Algorithm::kMd5, "other")}}, .body = kText}).code,
+            "BadDigest");
   for (const char* bad : {"", "x", "YWJj", "!!!!"}) {
     EXPECT_EQ(run({.headers = {{"content-md5", bad}}, .body = kText}).code, "InvalidDigest") << bad;
   }
 }
 
 TEST(Body, SignedPayload) {
-  EXPECT_EQ(run({.body = kText, .payload = auth::PayloadKind::kSha256, .signed_text = kText}).code, "");
+  EXPECT_EQ(run({.body = kText, .payload = auth::PayloadKind::kSha256, .signed_text = kText}).code,
+            "");
   EXPECT_EQ(run({.body = kText, .payload = auth::PayloadKind::kSha256, .signed_text = "x"}).code,
             "XAmzContentSHA256Mismatch");
-  const Outcome shared =
-      run({.body = kText, .payload = auth::PayloadKind::kSha256, .signed_text = kText, .want = Algorithm::kSha256});
+  const Outcome shared = run({.body = kText,
+                              .payload = auth::PayloadKind::kSha256,
+                              .signed_text = kText,
+                              .want = Algorithm::kSha256});
   EXPECT_EQ(shared.checksum->value, auth::digest(Algorithm::kSha256, as_bytes(kText)));
 }
 
 TEST(Body, ChecksumHeaders) {
-  for (const Algorithm algorithm :
-       {Algorithm::kCrc32, Algorithm::kCrc32c, Algorithm::kCrc64Nvme, Algorithm::kSha1, Algorithm::kSha256}) {
+  for (const Algorithm algorithm : {Algorithm::kCrc32, Algorithm::kCrc32c, Algorithm::kCrc64Nvme,
+                                    Algorithm::kSha1, Algorithm::kSha256}) {
     const std::string header(checksum_header(algorithm));
     const Outcome good = run({.headers = {{header, b64(algorithm, kText)}}, .body = kText});
     EXPECT_EQ(good.code, "") << header;
@@ -159,8 +178,9 @@ TEST(Body, ChecksumHeaders) {
     EXPECT_EQ(good.checksum->value, auth::digest(algorithm, as_bytes(kText)));
     const Outcome bad = run({.headers = {{header, b64(algorithm, "other")}}, .body = kText});
     EXPECT_EQ(bad.code, "BadDigest");
-    EXPECT_EQ(bad.message, fmt::format("The {} you specified did not match the calculated checksum.",
-                                       checksum_name(algorithm)));
+    EXPECT_EQ(bad.message,
+              fmt::format("The {} you specified did not match the calculated checksum.",
+                          checksum_name(algorithm)));
     EXPECT_EQ(run({.headers = {{header, "bogus"}}, .body = kText}).code, "InvalidRequest");
     EXPECT_EQ(run({.headers = {{header, ""}}, .body = kText}).code, "InvalidRequest");
   }
@@ -169,16 +189,22 @@ TEST(Body, ChecksumHeaders) {
                  .body = kText})
                 .code,
             "InvalidRequest");
-  EXPECT_EQ(run({.headers = {{"x-amz-checksum-rot13", "AAAA"}}, .body = kText}).code, "InvalidRequest");
+  EXPECT_EQ(run({.headers = {{"x-amz-checksum-rot13", "AAAA"}}, .body = kText}).code,
+            "InvalidRequest");
   EXPECT_EQ(run({.headers = {{"x-amz-checksum-mode", "ENABLED"}}, .body = kText}).code, "");
 }
 
 TEST(Body, SdkAlgorithm) {
-  const std::pair<std::string, std::string> crc32{"x-amz-checksum-crc32", b64(Algorithm::kCrc32, kText)};
-  EXPECT_EQ(run({.headers = {{"x-amz-sdk-checksum-algorithm", "crc32"}, crc32}, .body = kText}).code, "");
-  EXPECT_EQ(run({.headers = {{"x-amz-sdk-checksum-algorithm", "SHA1"}, crc32}, .body = kText}).code, "InvalidRequest");
-  EXPECT_EQ(run({.headers = {{"x-amz-sdk-checksum-algorithm", "SHA1"}}, .body = kText}).code, "InvalidRequest");
-  EXPECT_EQ(run({.headers = {{"x-amz-sdk-checksum-algorithm", "ROT13"}}, .body = kText}).code, "InvalidRequest");
+  const std::pair<std::string, std::string> crc32{"x-amz-checksum-crc32",
+                                                  b64(Algorithm::kCrc32, kText)};
+  EXPECT_EQ(
+      run({.headers = {{"x-amz-sdk-checksum-algorithm", "crc32"}, crc32}, .body = kText}).code, "");
+  EXPECT_EQ(run({.headers = {{"x-amz-sdk-checksum-algorithm", "SHA1"}, crc32}, .body = kText}).code,
+            "InvalidRequest");
+  EXPECT_EQ(run({.headers = {{"x-amz-sdk-checksum-algorithm", "SHA1"}}, .body = kText}).code,
+            "InvalidRequest");
+  EXPECT_EQ(run({.headers = {{"x-amz-sdk-checksum-algorithm", "ROT13"}}, .body = kText}).code,
+            "InvalidRequest");
 }
 
 TEST(Body, ChecksumOfTheObjectIsNotOfThisBody) {
@@ -214,9 +240,11 @@ std::string chunked(std::string_view text, size_t chunk, std::string_view traile
   return out + "\r\n";
 }
 
-Case trailing(std::string body, std::string trailer_name = "x-amz-checksum-crc32", size_t length = kText.size()) {
+Case trailing(std::string body, std::string trailer_name = "x-amz-checksum-crc32",
+              size_t length = kText.size()) {
   Case given;
-  given.headers = {{"x-amz-decoded-content-length", std::to_string(length)}, {"content-encoding", "aws-chunked"}};
+  given.headers = {{"x-amz-decoded-content-length", std::to_string(length)},
+                   {"content-encoding", "aws-chunked"}};
   if (!trailer_name.empty()) given.headers.emplace_back("x-amz-trailer", trailer_name);
   given.body = std::move(body);
   given.payload = auth::PayloadKind::kStreamingUnsignedTrailer;
@@ -243,10 +271,13 @@ TEST(Body, UnsignedTrailerBroken) {
   EXPECT_EQ(run(trailing(chunked(kText, 16, wrong))).code, "BadDigest");
   EXPECT_EQ(run(trailing(chunked(kText, 16, "x-amz-checksum-crc32:bogus"))).code, "InvalidRequest");
   EXPECT_EQ(run(trailing(chunked(kText, 16, ""))).code, "MalformedTrailerError");
-  EXPECT_EQ(run(trailing(chunked(kText, 16, good), "x-amz-checksum-sha1")).code, "MalformedTrailerError");
+  EXPECT_EQ(run(trailing(chunked(kText, 16, good), "x-amz-checksum-sha1")).code,
+            "MalformedTrailerError");
   EXPECT_EQ(run(trailing(chunked(kText, 16, good), "x-amz-checksum-rot13")).code, "InvalidRequest");
-  EXPECT_EQ(run(trailing(chunked(kText, 16, good), "x-amz-checksum-crc32", kText.size() + 1)).code, "IncompleteBody");
-  EXPECT_EQ(run(trailing(chunked(kText, 16, good), "x-amz-checksum-crc32", kText.size() - 1)).code, "IncompleteBody");
+  EXPECT_EQ(run(trailing(chunked(kText, 16, good), "x-amz-checksum-crc32", kText.size() + 1)).code,
+            "IncompleteBody");
+  EXPECT_EQ(run(trailing(chunked(kText, 16, good), "x-amz-checksum-crc32", kText.size() - 1)).code,
+            "IncompleteBody");
   EXPECT_NE(run(trailing(chunked(kText, 16, good) + "x")).code, "");
   EXPECT_NE(run(trailing("zz\r\n")).code, "");
   EXPECT_EQ(run(trailing(kText.substr(0, 20))).code.empty(), false);

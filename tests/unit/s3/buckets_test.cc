@@ -13,7 +13,8 @@ using testing::World;
 
 std::string location(std::string_view region) {
   return fmt::format(
-      "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><LocationConstraint>{}"
+      "<CreateBucketConfiguration "
+      "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><LocationConstraint>{}"
       "</LocationConstraint></CreateBucketConfiguration>",
       region);
 }
@@ -58,16 +59,22 @@ TEST(Buckets, LocationConstraint) {
   World world;
   EXPECT_EQ(world.ask("PUT", "/one-bucket", location("us-east-1")).status, 200);
   EXPECT_EQ(world.ask("PUT", "/two-bucket", "<CreateBucketConfiguration/>").status, 200);
-  EXPECT_EQ(world.ask("PUT", "/three-bucket", location("eu-west-1")).code(), "IllegalLocationConstraintException");
-  EXPECT_EQ(world.ask("PUT", "/three-bucket", location("nowhere")).code(), "InvalidLocationConstraint");
+  EXPECT_EQ(world.ask("PUT", "/three-bucket", location("eu-west-1")).code(),
+            "IllegalLocationConstraintException");
+  EXPECT_EQ(world.ask("PUT", "/three-bucket", location("nowhere")).code(),
+            "InvalidLocationConstraint");
   EXPECT_EQ(world.ask("PUT", "/three-bucket", "<oops").code(), "MalformedXML");
   EXPECT_EQ(world.ask("PUT", "/three-bucket", "<Other/>").code(), "MalformedXML");
   EXPECT_EQ(world.ask("HEAD", "/three-bucket").status, 404);
   EXPECT_EQ(world.ask("GET", "/one-bucket?location").body,
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
-            "<LocationConstraint xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"></LocationConstraint>");
+            "<LocationConstraint "
+            "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"></LocationConstraint>");
   World elsewhere(4, {.region = "eu-west-1"});
-  elsewhere.ask({.method = "PUT", .target = "/one-bucket", .body = location("eu-west-1"), .region = "eu-west-1"});
+  elsewhere.ask({.method = "PUT",
+                 .target = "/one-bucket",
+                 .body = location("eu-west-1"),
+                 .region = "eu-west-1"});
   const Answer there = elsewhere.ask({.target = "/one-bucket?location", .region = "eu-west-1"});
   EXPECT_NE(there.body.find(">eu-west-1</LocationConstraint>"), std::string::npos) << there.body;
 }
@@ -75,14 +82,18 @@ TEST(Buckets, LocationConstraint) {
 TEST(Buckets, CreationHeaders) {
   World world;
   const auto create = [&](std::string name, std::string header, std::string value) {
-    return world.ask({.method = "PUT", .target = "/" + name, .headers = {{std::move(header), std::move(value)}}});
+    return world.ask({.method = "PUT",
+                      .target = "/" + name,
+                      .headers = {{std::move(header), std::move(value)}}});
   };
   EXPECT_EQ(create("acl-private", "x-amz-acl", "private").status, 200);
-  EXPECT_EQ(create("acl-public", "x-amz-acl", "public-read").code(), "InvalidBucketAclWithObjectOwnership");
+  EXPECT_EQ(create("acl-public", "x-amz-acl", "public-read").code(),
+            "InvalidBucketAclWithObjectOwnership");
   EXPECT_EQ(create("acl-bad", "x-amz-acl", "bogus").code(), "InvalidArgument");
   EXPECT_EQ(create("acl-grant", "x-amz-grant-read", "id=1").status, 400);
   EXPECT_EQ(create("lock-on", "x-amz-bucket-object-lock-enabled", "true").status, 200);
-  EXPECT_EQ(create("lock-bad", "x-amz-bucket-object-lock-enabled", "maybe").code(), "InvalidArgument");
+  EXPECT_EQ(create("lock-bad", "x-amz-bucket-object-lock-enabled", "maybe").code(),
+            "InvalidArgument");
   EXPECT_EQ(create("own-preferred", "x-amz-object-ownership", "BucketOwnerPreferred").status, 200);
   EXPECT_EQ(create("own-bad", "x-amz-object-ownership", "Mine").code(), "InvalidArgument");
   EXPECT_TRUE(world.buckets.find("lock-on")->object_lock);
@@ -92,13 +103,16 @@ TEST(Buckets, CreationHeaders) {
 
 TEST(Buckets, ListFollowsTheAccount) {
   World world;
-  for (const char* name : {"zebra", "apple", "apple.two"}) EXPECT_EQ(world.ask("PUT", fmt::format("/{}", name)).status, 200);
+  for (const char* name : {"zebra", "apple", "apple.two"})
+    EXPECT_EQ(world.ask("PUT", fmt::format("/{}", name)).status, 200);
   EXPECT_EQ(world.ask(as_bob({.method = "PUT", .target = "/bobs"})).status, 200);
   const Answer answer = world.ask("GET", "/");
   EXPECT_EQ(answer.elements("Name"), (std::vector<std::string>{"apple", "apple.two", "zebra"}));
-  EXPECT_NE(answer.body.find("<ListAllMyBucketsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Owner><ID>alice-id"
-                             "</ID><DisplayName>Alice</DisplayName></Owner><Buckets><Bucket><Name>apple</Name>"
-                             "<CreationDate>2026-11-21T02:01:00.000Z</CreationDate></Bucket>"),
+  EXPECT_NE(answer.body.find(
+                "<ListAllMyBucketsResult "
+                "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Owner><ID>alice-id"
+                "</ID><DisplayName>Alice</DisplayName></Owner><Buckets><Bucket><Name>apple</Name>"
+                "<CreationDate>2026-11-21T02:01:00.000Z</CreationDate></Bucket>"),
             std::string::npos)
       << answer.body;
   EXPECT_TRUE(world.ask(as_root({.target = "/"})).elements("Name").empty());
@@ -117,7 +131,8 @@ TEST(Buckets, ListInPages) {
   std::string token;
   for (int page = 0; page < 10; ++page) {
     const Answer answer = world.ask(
-        "GET", "/?prefix=page-&max-buckets=3" + (token.empty() ? "" : "&continuation-token=" + url_encode(token, false)));
+        "GET", "/?prefix=page-&max-buckets=3" +
+                   (token.empty() ? "" : "&continuation-token=" + url_encode(token, false)));
     ASSERT_EQ(answer.status, 200) << answer.body;
     for (const auto& name : answer.elements("Name")) seen.push_back(name);
     EXPECT_EQ(answer.element("Prefix"), "page-");
@@ -151,7 +166,12 @@ TEST(Buckets, DeleteOnlyWhenEmpty) {
 }
 
 TEST(Buckets, RowsSurviveEncoding) {
-  Bucket bucket{.name = "b", .space = 77, .owner_id = "o", .created_ms = 5, .region = "r", .object_lock = true,
+  Bucket bucket{.name = "b",
+                .space = 77,
+                .owner_id = "o",
+                .created_ms = 5,
+                .region = "r",
+                .object_lock = true,
                 .ownership = "ObjectWriter"};
   const std::string meta = encode_bucket(bucket);
   auto decoded = decode_bucket("b", as_bytes(meta), 9);

@@ -41,11 +41,14 @@ TEST_F(DispatchTest, ErrorDocument) {
   const Answer answer = world.ask("GET", "/nobodys-bucket/some%20key");
   EXPECT_EQ(answer.status, 404);
   EXPECT_EQ(answer.header("Content-Type"), "application/xml");
-  EXPECT_EQ(answer.body,
-            fmt::format("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>NoSuchBucket</Code>"
-                        "<Message>The specified bucket does not exist</Message><BucketName>nobodys-bucket</BucketName>"
-                        "<Resource>/nobodys-bucket/some key</Resource><RequestId>{}</RequestId><HostId>{}</HostId></Error>",
-                        answer.header("x-amz-request-id"), answer.header("x-amz-id-2")));
+  EXPECT_EQ(
+      answer.body,
+      fmt::format("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>NoSuchBucket</Code>"
+                  "<Message>The specified bucket does not "
+                  "exist</Message><BucketName>nobodys-bucket</BucketName>"
+                  "<Resource>/nobodys-bucket/some "
+                  "key</Resource><RequestId>{}</RequestId><HostId>{}</HostId></Error>",
+                  answer.header("x-amz-request-id"), answer.header("x-amz-id-2")));
 }
 
 TEST_F(DispatchTest, HeadErrorsHaveNoBody) {
@@ -56,7 +59,8 @@ TEST_F(DispatchTest, HeadErrorsHaveNoBody) {
 }
 
 TEST_F(DispatchTest, AnonymousIsDeniedAlikeWhateverExists) {
-  for (const char* target : {"/", "/alices", "/alices/key", "/nothing-here", "/nothing-here/key", "/alices?acl"}) {
+  for (const char* target :
+       {"/", "/alices", "/alices/key", "/nothing-here", "/nothing-here/key", "/alices?acl"}) {
     for (const char* method : {"GET", "HEAD", "DELETE"}) {
       if (std::string_view(target) == "/" && std::string_view(method) != "GET") continue;
       const Answer answer = world.ask(anonymous({.method = method, .target = target}));
@@ -68,7 +72,8 @@ TEST_F(DispatchTest, AnonymousIsDeniedAlikeWhateverExists) {
     }
   }
   EXPECT_EQ(world.ask(anonymous({.method = "PUT", .target = "/new-bucket"})).status, 403);
-  EXPECT_EQ(world.ask(anonymous({.method = "PUT", .target = "/alices/k", .body = "x"})).status, 403);
+  EXPECT_EQ(world.ask(anonymous({.method = "PUT", .target = "/alices/k", .body = "x"})).status,
+            403);
 }
 
 TEST_F(DispatchTest, OwnersAndRoot) {
@@ -103,22 +108,26 @@ TEST_F(DispatchTest, SignatureFailures) {
 
 TEST_F(DispatchTest, PayloadHashIsCheckedOnEveryRow) {
   const std::string other(64, 'a');
-  EXPECT_EQ(world.ask({.target = "/alices", .payload_hash = other}).code(), "XAmzContentSHA256Mismatch");
+  EXPECT_EQ(world.ask({.target = "/alices", .payload_hash = other}).code(),
+            "XAmzContentSHA256Mismatch");
   EXPECT_EQ(world.ask({.target = "/alices", .body = "unasked", .payload_hash = other}).code(),
             "XAmzContentSHA256Mismatch");
   EXPECT_EQ(world.ask({.target = "/alices", .body = "unasked"}).status, 200);
-  EXPECT_EQ(world.ask({.target = "/alices", .body = "unasked", .payload_hash = "UNSIGNED-PAYLOAD"}).status, 200);
+  EXPECT_EQ(world.ask({.target = "/alices", .body = "unasked", .payload_hash = "UNSIGNED-PAYLOAD"})
+                .status,
+            200);
   EXPECT_EQ(world.ask({.method = "PUT", .target = "/bucket-two", .payload_hash = other}).code(),
             "XAmzContentSHA256Mismatch");
   EXPECT_EQ(world.ask("HEAD", "/bucket-two").status, 404);
 }
 
 TEST_F(DispatchTest, XmlBodyLimit) {
-  const Answer answer = world.ask({.method = "POST",
-                                   .target = "/alices?delete",
-                                   .headers = {{"content-length", std::to_string(kXmlBodyBytesMax + 1)}},
-                                   .body = "x",
-                                   .payload_hash = "UNSIGNED-PAYLOAD"});
+  const Answer answer =
+      world.ask({.method = "POST",
+                 .target = "/alices?delete",
+                 .headers = {{"content-length", std::to_string(kXmlBodyBytesMax + 1)}},
+                 .body = "x",
+                 .payload_hash = "UNSIGNED-PAYLOAD"});
   EXPECT_EQ(answer.code(), "MaxMessageLengthExceeded");
 }
 
@@ -130,7 +139,10 @@ TEST_F(DispatchTest, RowsWeLackSayTheirName) {
   answer = world.ask("PUT", "/alices/key?tagging", "<Tagging/>");
   EXPECT_EQ(answer.status, 501);
   EXPECT_EQ(world.ask("GET", "/none-such?policy").code(), "NoSuchBucket");
-  EXPECT_EQ(world.ask({.method = "POST", .target = "/WriteGetObjectResponse", .headers = {{"x-amz-request-route", "x"}}})
+  EXPECT_EQ(world
+                .ask({.method = "POST",
+                      .target = "/WriteGetObjectResponse",
+                      .headers = {{"x-amz-request-route", "x"}}})
                 .status,
             501);
 }
@@ -147,9 +159,10 @@ TEST_F(DispatchTest, MethodsAndTargetsWithoutARow) {
 TEST_F(DispatchTest, CorsPreflight) {
   Answer answer = world.ask(anonymous({.method = "OPTIONS", .target = "/alices/k"}));
   EXPECT_EQ(answer.status, 400);
-  answer = world.ask(anonymous({.method = "OPTIONS",
-                                .target = "/alices/k",
-                                .headers = {{"origin", "https://a.test"}, {"access-control-request-method", "PUT"}}}));
+  answer = world.ask(anonymous(
+      {.method = "OPTIONS",
+       .target = "/alices/k",
+       .headers = {{"origin", "https://a.test"}, {"access-control-request-method", "PUT"}}}));
   EXPECT_EQ(answer.status, 403);
   EXPECT_EQ(answer.code(), "AccessForbidden");
   EXPECT_EQ(answer.element("ResourceType"), "OBJECT");
@@ -167,8 +180,11 @@ TEST_F(DispatchTest, ExpectedBucketOwner) {
 TEST_F(DispatchTest, VirtualHosted) {
   World hosted(4, {.base_domains = {"s3.example.com"}});
   EXPECT_EQ(hosted.ask("PUT", "/alices").status, 200);
-  EXPECT_EQ(hosted.ask({.method = "HEAD", .target = "/", .host = "alices.s3.example.com:9000"}).status, 200);
-  EXPECT_EQ(hosted.ask({.method = "PUT", .target = "/", .host = "other.s3.example.com"}).status, 200);
+  EXPECT_EQ(
+      hosted.ask({.method = "HEAD", .target = "/", .host = "alices.s3.example.com:9000"}).status,
+      200);
+  EXPECT_EQ(hosted.ask({.method = "PUT", .target = "/", .host = "other.s3.example.com"}).status,
+            200);
   EXPECT_EQ(hosted.ask("HEAD", "/other").status, 200);
 }
 

@@ -1,6 +1,5 @@
 // ListObjects, ListObjectsV2, ListMultipartUploads and DeleteObjects against the whole layer.
 #include "protocol/s3/listing_output.h"
-
 #include "tests/unit/s3/s3_world.h"
 
 namespace basalt::s3 {
@@ -22,8 +21,12 @@ class ListingTest : public ::testing::Test {
   void put_all(std::initializer_list<std::string_view> keys) {
     for (const auto key : keys) put(key);
   }
-  Answer list(std::string_view query = "") { return world.ask("GET", fmt::format("/bucket?{}", query)); }
-  Answer list2(std::string_view query = "") { return world.ask("GET", fmt::format("/bucket?list-type=2&{}", query)); }
+  Answer list(std::string_view query = "") {
+    return world.ask("GET", fmt::format("/bucket?{}", query));
+  }
+  Answer list2(std::string_view query = "") {
+    return world.ask("GET", fmt::format("/bucket?list-type=2&{}", query));
+  }
   static Names prefixes(const Answer& answer) {
     Names names;
     for (const std::string& element : answer.elements("CommonPrefixes")) {
@@ -37,12 +40,16 @@ class ListingTest : public ::testing::Test {
 TEST_F(ListingTest, EmptyBucket) {
   EXPECT_EQ(list().body,
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
-            "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>bucket</Name><Prefix></Prefix>"
-            "<Marker></Marker><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated></ListBucketResult>");
+            "<ListBucketResult "
+            "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>bucket</Name><Prefix></Prefix>"
+            "<Marker></Marker><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated></"
+            "ListBucketResult>");
   EXPECT_EQ(list2().body,
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
-            "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>bucket</Name><Prefix></Prefix>"
-            "<KeyCount>0</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated></ListBucketResult>");
+            "<ListBucketResult "
+            "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>bucket</Name><Prefix></Prefix>"
+            "<KeyCount>0</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated></"
+            "ListBucketResult>");
 }
 
 TEST_F(ListingTest, Contents) {
@@ -53,7 +60,8 @@ TEST_F(ListingTest, Contents) {
   EXPECT_EQ(v1.element("Size"), "5");
   EXPECT_EQ(v1.element("LastModified"), "2026-11-21T02:01:00.000Z");
   EXPECT_EQ(v1.element("StorageClass"), "STANDARD");
-  EXPECT_NE(v1.body.find("<Owner><ID>alice-id</ID><DisplayName>Alice</DisplayName></Owner>"), std::string::npos);
+  EXPECT_NE(v1.body.find("<Owner><ID>alice-id</ID><DisplayName>Alice</DisplayName></Owner>"),
+            std::string::npos);
   EXPECT_EQ(list2().body.find("<Owner>"), std::string::npos);
   EXPECT_NE(list2("fetch-owner=true").body.find("<Owner>"), std::string::npos);
   EXPECT_EQ(v1.header("x-amz-bucket-region"), "us-east-1");
@@ -91,7 +99,8 @@ TEST_F(ListingTest, MarkersAndPages) {
   EXPECT_EQ(list("max-keys=0").element("IsTruncated"), "false");
   EXPECT_EQ(list("max-keys=0").elements("Key"), Names{});
   EXPECT_EQ(list("max-keys=5000").element("MaxKeys"), "1000");
-  for (const char* bad : {"max-keys=-1", "max-keys=x", "max-keys=1x", "max-keys=2147483648", "encoding-type=base64"}) {
+  for (const char* bad : {"max-keys=-1", "max-keys=x", "max-keys=1x", "max-keys=2147483648",
+                          "encoding-type=base64"}) {
     EXPECT_EQ(list(bad).code(), "InvalidArgument") << bad;
     EXPECT_EQ(list2(bad).code(), "InvalidArgument") << bad;
   }
@@ -103,8 +112,9 @@ TEST_F(ListingTest, ContinuationTokens) {
     Names seen;
     std::string token;
     for (int i = 0; i < 10; ++i) {
-      const Answer page = list2(fmt::format("max-keys=2{}{}{}", delimiter, token.empty() ? "" : "&continuation-token=",
-                                            encoded(token)));
+      const Answer page =
+          list2(fmt::format("max-keys=2{}{}{}", delimiter,
+                            token.empty() ? "" : "&continuation-token=", encoded(token)));
       if (!token.empty()) {
         EXPECT_EQ(page.element("ContinuationToken"), token);
       }
@@ -118,7 +128,8 @@ TEST_F(ListingTest, ContinuationTokens) {
     EXPECT_EQ(seen, *delimiter ? (Names{"a", "b", "c/", "d", "e/", "f"})
                                : (Names{"a", "b", "c/1", "c/2", "d", "e/1", "f"}));
   }
-  for (const char* bad : {"continuation-token=", "continuation-token=abc", "continuation-token=AAAAAAAA"}) {
+  for (const char* bad :
+       {"continuation-token=", "continuation-token=abc", "continuation-token=AAAAAAAA"}) {
     EXPECT_EQ(list2(bad).code(), "InvalidArgument") << bad;
   }
   const Answer started = list2("start-after=c/1");
@@ -137,19 +148,22 @@ TEST(ListingTokens, RoundTripAndTampering) {
     EXPECT_FALSE(decoded && *decoded == "some/key" && changed != token) << i;
   }
   EXPECT_EQ(decode_token(TokenKind::kObjects, std::string(5000, 'A')), std::nullopt);
-  EXPECT_EQ(decode_token(TokenKind::kObjects, encode_token(TokenKind::kObjects, std::string(1024, 'k'))),
-            std::string(1024, 'k'));
+  EXPECT_EQ(
+      decode_token(TokenKind::kObjects, encode_token(TokenKind::kObjects, std::string(1024, 'k'))),
+      std::string(1024, 'k'));
 }
 
 TEST_F(ListingTest, OddKeys) {
   put_all({"a b+c", "x&<y>", "\x01", "..", "/lead", "é"});
   Answer plain = list();
-  EXPECT_EQ(plain.elements("Key"), (Names{"&#x1;", "..", "/lead", "a b+c", "x&amp;&lt;y&gt;", "é"}));
+  EXPECT_EQ(plain.elements("Key"),
+            (Names{"&#x1;", "..", "/lead", "a b+c", "x&amp;&lt;y&gt;", "é"}));
   Answer url = list("encoding-type=url&prefix=a%20b&delimiter=%2B");
   EXPECT_EQ(url.element("EncodingType"), "url");
   EXPECT_EQ(url.element("Delimiter"), "%2B");
   EXPECT_EQ(prefixes(url), Names{"a%20b%2B"});
-  EXPECT_EQ(list("encoding-type=url").elements("Key"), (Names{"%01", "..", "/lead", "a%20b%2Bc", "x%26%3Cy%3E", "%C3%A9"}));
+  EXPECT_EQ(list("encoding-type=url").elements("Key"),
+            (Names{"%01", "..", "/lead", "a%20b%2Bc", "x%26%3Cy%3E", "%C3%A9"}));
 }
 
 TEST_F(ListingTest, MoreThanAPage) {
@@ -158,7 +172,8 @@ TEST_F(ListingTest, MoreThanAPage) {
   EXPECT_EQ(first.elements("Key").size(), 1000u);
   EXPECT_EQ(first.element("KeyCount"), "1000");
   EXPECT_EQ(first.element("IsTruncated"), "true");
-  const Answer rest = list2("continuation-token=" + encoded(first.element("NextContinuationToken")));
+  const Answer rest =
+      list2("continuation-token=" + encoded(first.element("NextContinuationToken")));
   EXPECT_EQ(rest.elements("Key").size(), 100u);
   EXPECT_EQ(rest.elements("Key").back(), "k01099");
 }
@@ -174,16 +189,19 @@ class DeleteObjectsTest : public ListingTest {
  protected:
   Answer remove(std::string body, bool with_md5 = true) {
     Ask ask{.method = "POST", .target = "/bucket?delete", .body = std::move(body)};
-    if (with_md5) ask.headers.emplace_back("content-md5", testing::base64_digest(auth::Algorithm::kMd5, ask.body));
+    if (with_md5)
+      ask.headers.emplace_back("content-md5",
+                               testing::base64_digest(auth::Algorithm::kMd5, ask.body));
     return world.ask(std::move(ask));
   }
 };
 
 TEST_F(DeleteObjectsTest, InRequestOrder) {
   put_all({"a", "b", "c"});
-  const Answer answer = remove(delete_xml(
-      "<Object><Key>c</Key></Object><Object><Key>missing</Key></Object><Object><Key>a</Key></Object>"
-      "<Object><Key>a</Key></Object>"));
+  const Answer answer =
+      remove(delete_xml("<Object><Key>c</Key></Object><Object><Key>missing</Key></"
+                        "Object><Object><Key>a</Key></Object>"
+                        "<Object><Key>a</Key></Object>"));
   EXPECT_EQ(answer.status, 200);
   EXPECT_EQ(answer.elements("Key"), (Names{"c", "missing", "a", "a"}));
   EXPECT_EQ(answer.elements("Deleted").size(), 4u);
@@ -193,11 +211,11 @@ TEST_F(DeleteObjectsTest, InRequestOrder) {
 TEST_F(DeleteObjectsTest, QuietAndErrors) {
   put("a");
   const std::string long_key(1025, 'k');
-  const Answer answer = remove(delete_xml(
-      fmt::format("<Object><Key>a</Key></Object><Object><Key>{}</Key></Object>"
-                  "<Object><Key>b</Key><VersionId>null</VersionId></Object>",
-                  long_key),
-      true));
+  const Answer answer =
+      remove(delete_xml(fmt::format("<Object><Key>a</Key></Object><Object><Key>{}</Key></Object>"
+                                    "<Object><Key>b</Key><VersionId>null</VersionId></Object>",
+                                    long_key),
+                        true));
   EXPECT_EQ(answer.elements("Deleted").size(), 0u);
   EXPECT_EQ(answer.elements("Error").size(), 1u);
   EXPECT_EQ(answer.element("Code"), "KeyTooLongError");
@@ -208,11 +226,11 @@ TEST_F(DeleteObjectsTest, Conditions) {
   put("a", "hello");
   put("b", "hello");
   put("c", "hello");
-  const Answer answer = remove(delete_xml(
-      "<Object><Key>a</Key><ETag>\"5d41402abc4b2a76b9719d911017c592\"</ETag></Object>"
-      "<Object><Key>b</Key><ETag>\"00000000000000000000000000000000\"</ETag></Object>"
-      "<Object><Key>c</Key><Size>6</Size></Object>"
-      "<Object><Key>gone</Key><ETag>*</ETag></Object>"));
+  const Answer answer = remove(
+      delete_xml("<Object><Key>a</Key><ETag>\"5d41402abc4b2a76b9719d911017c592\"</ETag></Object>"
+                 "<Object><Key>b</Key><ETag>\"00000000000000000000000000000000\"</ETag></Object>"
+                 "<Object><Key>c</Key><Size>6</Size></Object>"
+                 "<Object><Key>gone</Key><ETag>*</ETag></Object>"));
   EXPECT_EQ(answer.elements("Deleted").size(), 2u);
   EXPECT_EQ(answer.elements("Code"), (Names{"PreconditionFailed", "PreconditionFailed"}));
   EXPECT_EQ(list().elements("Key"), (Names{"b", "c"}));
@@ -236,7 +254,8 @@ TEST_F(DeleteObjectsTest, Refusals) {
   for (int i = 0; i < 1001; ++i) many += fmt::format("<Object><Key>k{}</Key></Object>", i);
   EXPECT_EQ(remove(delete_xml(many)).code(), "MalformedXML");
   Ask checksum{.method = "POST", .target = "/bucket?delete", .body = good};
-  checksum.headers.emplace_back("x-amz-checksum-crc32", testing::base64_digest(auth::Algorithm::kCrc32, good));
+  checksum.headers.emplace_back("x-amz-checksum-crc32",
+                                testing::base64_digest(auth::Algorithm::kCrc32, good));
   EXPECT_EQ(world.ask(checksum).status, 200);
   checksum.headers.back().second = testing::base64_digest(auth::Algorithm::kCrc32, "other");
   EXPECT_EQ(world.ask(checksum).code(), "BadDigest");
@@ -262,14 +281,18 @@ class UploadsTest : public ListingTest {
     EXPECT_EQ(answer.status, 200) << answer.body;
     return answer.element("UploadId");
   }
-  Answer uploads(std::string_view query = "") { return world.ask("GET", fmt::format("/bucket?uploads&{}", query)); }
+  Answer uploads(std::string_view query = "") {
+    return world.ask("GET", fmt::format("/bucket?uploads&{}", query));
+  }
 };
 
 TEST_F(UploadsTest, Empty) {
   EXPECT_EQ(uploads().body,
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
-            "<ListMultipartUploadsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Bucket>bucket</Bucket>"
-            "<KeyMarker></KeyMarker><UploadIdMarker></UploadIdMarker><Prefix></Prefix><MaxUploads>1000</MaxUploads>"
+            "<ListMultipartUploadsResult "
+            "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Bucket>bucket</Bucket>"
+            "<KeyMarker></KeyMarker><UploadIdMarker></UploadIdMarker><Prefix></"
+            "Prefix><MaxUploads>1000</MaxUploads>"
             "<IsTruncated>false</IsTruncated></ListMultipartUploadsResult>");
 }
 
@@ -284,7 +307,8 @@ TEST_F(UploadsTest, ByKeyAndThenByTime) {
   const Answer all = uploads();
   EXPECT_EQ(all.elements("Key"), (Names{"a", "ab", "b", "b", "b", "b", "b", "b"}));
   EXPECT_EQ(all.elements("UploadId"), expected_ids);
-  EXPECT_NE(all.body.find("<Initiator><ID>alice-id</ID><DisplayName>Alice</DisplayName></Initiator><Owner><ID>alice-id"),
+  EXPECT_NE(all.body.find("<Initiator><ID>alice-id</ID><DisplayName>Alice</DisplayName></"
+                          "Initiator><Owner><ID>alice-id"),
             std::string::npos);
   EXPECT_EQ(all.element("StorageClass"), "STANDARD");
   Names seen;
@@ -293,12 +317,14 @@ TEST_F(UploadsTest, ByKeyAndThenByTime) {
     const Answer page = uploads("max-uploads=3" + markers);
     for (const auto& id : page.elements("UploadId")) seen.push_back(id);
     if (page.element("IsTruncated") == "false") break;
-    markers = "&key-marker=" + page.element("NextKeyMarker") + "&upload-id-marker=" + page.element("NextUploadIdMarker");
+    markers = "&key-marker=" + page.element("NextKeyMarker") +
+              "&upload-id-marker=" + page.element("NextUploadIdMarker");
   }
   EXPECT_EQ(seen, expected_ids);
   EXPECT_EQ(uploads("key-marker=a").elements("Key").size(), 7u);
   EXPECT_EQ(uploads("prefix=a").elements("Key"), (Names{"a", "ab"}));
-  EXPECT_EQ(uploads("upload-id-marker=" + of_b[0]).elements("Key").size(), 8u);  // means nothing without a key
+  EXPECT_EQ(uploads("upload-id-marker=" + of_b[0]).elements("Key").size(),
+            8u);  // means nothing without a key
   EXPECT_EQ(uploads("key-marker=a&upload-id-marker=zz").code(), "InvalidArgument");
   EXPECT_EQ(uploads("max-uploads=x").code(), "InvalidArgument");
 }

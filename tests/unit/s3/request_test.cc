@@ -1,9 +1,8 @@
 // request: targets and hosts taken apart.
 #include "protocol/s3/request.h"
 
-#include <gtest/gtest.h>
-
 #include <fmt/format.h>
+#include <gtest/gtest.h>
 
 namespace basalt::s3 {
 namespace {

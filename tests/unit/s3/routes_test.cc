@@ -1,13 +1,12 @@
-// routes: every row is reachable, no two tie, sub-resources never reach a default operation, rows with a handler have
-// their test file, and docs/s3-operations.md lists the rows as they are.
+// routes: every row is reachable, no two tie, sub-resources never reach a default operation, rows
+// with a handler have their test file, and docs/s3-operations.md lists the rows as they are.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
-
-#include <fmt/format.h>
 
 #include "protocol/s3/op.h"
 #include "protocol/s3/ops/handlers.h"
@@ -29,12 +28,14 @@ struct Asked {
     std::stringstream keys{std::string(query_keys)};
     for (std::string key; std::getline(keys, key, ',');) {
       const size_t equals = key.find('=');
-      request.query.push_back({key.substr(0, equals), equals == std::string::npos ? "" : key.substr(equals + 1), true});
+      request.query.push_back(
+          {key.substr(0, equals), equals == std::string::npos ? "" : key.substr(equals + 1), true});
     }
     if (!header.empty()) {
       const size_t equals = header.find('=');
       kept = {std::string(header.substr(0, equals)),
-              equals == std::string_view::npos ? "x" : std::string(header.substr(equals + 1)) + "; more"};
+              equals == std::string_view::npos ? "x"
+                                               : std::string(header.substr(equals + 1)) + "; more"};
       head.fields.push_back({kept[0], kept[1]});
     }
   }
@@ -66,8 +67,8 @@ TEST(Routes, NoTwoRowsTie) {
   std::set<std::string> seen, names;
   for (const Route& row : routes()) {
     EXPECT_TRUE(names.insert(std::string(row.name)).second) << row.name;
-    const auto key = fmt::format("{} {} {} {}", static_cast<int>(row.method), static_cast<int>(row.target),
-                                 row.query_keys, row.header);
+    const auto key = fmt::format("{} {} {} {}", static_cast<int>(row.method),
+                                 static_cast<int>(row.target), row.query_keys, row.header);
     EXPECT_TRUE(seen.insert(key).second) << row.name;
     EXPECT_FALSE(row.action.empty()) << row.name;
     EXPECT_NE(row.handler, nullptr) << row.name;
@@ -87,11 +88,13 @@ TEST(Routes, SubresourcesNeverReachADefaultOperation) {
     const std::string key(named.query_keys.substr(0, named.query_keys.find_first_of(",=")));
     if (key.empty() || key == "list-type" || key == "x-id") continue;
     for (const Target target : {Target::kBucket, Target::kObject}) {
-      for (const Method method : {Method::kGet, Method::kHead, Method::kPut, Method::kPost, Method::kDelete}) {
+      for (const Method method :
+           {Method::kGet, Method::kHead, Method::kPut, Method::kPost, Method::kDelete}) {
         const Asked asked(method, key, "");
         const Route* row = match_route(method, target, asked.request);
         if (row == nullptr) continue;
-        const bool reads_object = target == Target::kObject && (method == Method::kGet || method == Method::kHead);
+        const bool reads_object =
+            target == Target::kObject && (method == Method::kGet || method == Method::kHead);
         if (reads_object && (named.target == Target::kBucket || key == "partNumber")) continue;
         if (method != Method::kPut && key == "partNumber") continue;
         EXPECT_TRUE(row->query_keys.find(key) != std::string_view::npos)
@@ -110,7 +113,8 @@ TEST(Routes, SaysWhyNothingMatched) {
   };
   EXPECT_EQ(error(Method::kPut, Target::kService, "").code, S3Code::kMethodNotAllowed);
   EXPECT_EQ(error(Method::kPut, Target::kBucket, "policyStatus").code, S3Code::kMethodNotAllowed);
-  EXPECT_EQ(error(Method::kPut, Target::kBucket, "policyStatus").details[1].second, "POLICY_STATUS");
+  EXPECT_EQ(error(Method::kPut, Target::kBucket, "policyStatus").details[1].second,
+            "POLICY_STATUS");
   EXPECT_EQ(error(Method::kPost, Target::kObject, "").code, S3Code::kMethodNotAllowed);
   EXPECT_EQ(error(Method::kPost, Target::kBucket, "").code, S3Code::kPreconditionFailed);
   EXPECT_EQ(error(Method::kPut, Target::kObject, "uploadId").code, S3Code::kInvalidArgument);
@@ -132,7 +136,8 @@ TEST(Routes, TheDocumentListsTheRows) {
   std::stringstream text;
   text << in.rdbuf();
   for (const Route& row : routes()) {
-    const auto line = fmt::format("| {} | {} |", row.name, row.handler == &not_implemented ? "501" : "yes");
+    const auto line =
+        fmt::format("| {} | {} |", row.name, row.handler == &not_implemented ? "501" : "yes");
     EXPECT_NE(text.str().find(line), std::string::npos) << line;
   }
 }

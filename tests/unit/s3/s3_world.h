@@ -1,7 +1,8 @@
-// A whole S3 layer without sockets: dispatcher, gate, handlers and shards over the memory model of the engine. A request
-// goes in as HTTP text, the answer comes out taken apart.
+// A whole S3 layer without sockets: dispatcher, gate, handlers and shards over the memory model of
+// the engine. A request goes in as HTTP text, the answer comes out taken apart.
 #pragma once
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -13,8 +14,6 @@
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <fmt/format.h>
 
 #include "auth/digest.h"
 #include "auth/identity.h"
@@ -32,7 +31,8 @@ namespace basalt::s3::testing {
 
 inline constexpr int64_t kNowMs = 1'795'226'460'123;  // 2026-11-21T02:01:00.123Z
 inline constexpr std::string_view kDateTime = "20261121T020100Z";
-inline constexpr std::string_view kEmptySha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+inline constexpr std::string_view kEmptySha256 =
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 struct Answer {
   int status = 0;
@@ -48,8 +48,9 @@ struct Answer {
     return "";
   }
   bool has(std::string_view name) const {
-    return std::any_of(fields.begin(), fields.end(),
-                       [&](const auto& field) { return http::field_name_equals(field.first, name); });
+    return std::any_of(fields.begin(), fields.end(), [&](const auto& field) {
+      return http::field_name_equals(field.first, name);
+    });
   }
   // Text of the first <element>, still escaped; "" if there is none.
   std::string element(std::string_view name) const {
@@ -92,7 +93,9 @@ class FakeExchange final : public session::Exchange {
     shown_ = std::max(shown_, consumed_);
     co_return count;
   }
-  Bytes buffered() const override { return as_bytes(std::string_view(body_).substr(consumed_, shown_ - consumed_)); }
+  Bytes buffered() const override {
+    return as_bytes(std::string_view(body_).substr(consumed_, shown_ - consumed_));
+  }
   void consume_buffered(size_t bytes) override { consumed_ += bytes; }
   Task<Result<bool>> fill() override {
     if (shown_ == body_.size()) {
@@ -142,7 +145,8 @@ class FakeExchange final : public session::Exchange {
     while (at < text.size() && text.compare(at, 2, "\r\n") != 0) {
       const size_t end = text.find("\r\n", at);
       const size_t colon = text.find(':', at);
-      answer.fields.emplace_back(text.substr(at, colon - at), text.substr(colon + 2, end - colon - 2));
+      answer.fields.emplace_back(text.substr(at, colon - at),
+                                 text.substr(colon + 2, end - colon - 2));
       at = end + 2;
     }
     return std::move(answer);
@@ -169,12 +173,12 @@ struct Ask {
   std::string body;
   std::string access_key = "ALICEKEY";  // "": anonymous
   std::string secret_key = "alice-secret";
-  std::string payload_hash;             // "": SHA-256 of the body
+  std::string payload_hash;  // "": SHA-256 of the body
   std::string host = "s3.example.com:9000";
   std::string region = "us-east-1";
-  bool content_length = true;           // send one (of the body, unless `headers` has it)
-  size_t piece = 1000;                  // bytes of the body that arrive at a time
-  bool cut = false;                     // the connection ends after `body`, whatever was declared
+  bool content_length = true;  // send one (of the body, unless `headers` has it)
+  size_t piece = 1000;         // bytes of the body that arrive at a time
+  bool cut = false;            // the connection ends after `body`, whatever was declared
 };
 
 class ModelEngine final : public storage::Engine {
@@ -182,7 +186,10 @@ class ModelEngine final : public storage::Engine {
   explicit ModelEngine(unsigned shards) : shards_(shards) {}
   unsigned shard_count() const override { return shards_; }
   uint64_t hash_seed() const override { return 42; }
-  std::unique_ptr<storage::CoreEngine> attach(unsigned, storage::Io&, RunQueue&, BufferPool&) override { return nullptr; }
+  std::unique_ptr<storage::CoreEngine> attach(unsigned, storage::Io&, RunQueue&,
+                                              BufferPool&) override {
+    return nullptr;
+  }
   bool healthy() const override { return true; }
   std::string health_text() const override { return "ok"; }
   storage::SpaceUse space_use() const override { return {}; }
@@ -215,26 +222,28 @@ class World : public shards::ControlListener, public RequestObserver {
       : options(std::move(options_wanted)),
         model_(shard_count),
         fabric_(std::move(*shards::Fabric::create(1))),
-        engine_(storage::make_memory_core({0, 1, shard_count}, std::make_shared<storage::MemoryBlobs>(), run_queue_,
-                                          buffers_)),
+        engine_(storage::make_memory_core(
+            {0, 1, shard_count}, std::make_shared<storage::MemoryBlobs>(), run_queue_, buffers_)),
         shards_({*fabric_, 0, model_, *engine_, run_queue_, buffers_, *this}),
         gate_(identities, {.region = options.region, .any_region = any_region}),
         dispatcher_({shards_, buckets, identities, gate_, clock, buffers_, options}, this) {
-    identities.set_root({.id = "root-id", .name = "root", .display_name = "Root", .root = true},
-                        {.access_key = "ROOTKEY", .secret_key = "root-secret", .account_id = "root-id"});
+    identities.set_root(
+        {.id = "root-id", .name = "root", .display_name = "Root", .root = true},
+        {.access_key = "ROOTKEY", .secret_key = "root-secret", .account_id = "root-id"});
     add_account("alice", "Alice", "ALICEKEY", "alice-secret");
     add_account("bob", "Bob", "BOBKEY", "bob-secret");
   }
 
-  void on_change(storage::Table table, std::string_view name, std::optional<Bytes> meta, uint64_t seq) override {
+  void on_change(storage::Table table, std::string_view name, std::optional<Bytes> meta,
+                 uint64_t seq) override {
     if (table == storage::Table::kBucket) {
       EXPECT_TRUE(buckets.apply_change(name, meta, seq).has_value());
     }
   }
   void observed(const RequestRecord& r) override {
-    records.push_back({std::string(r.operation), std::string(r.error_code), std::string(r.bucket), std::string(r.key),
-                       std::string(r.request_id), std::string(r.access_key), std::string(r.account_id), r.status,
-                       r.bytes_in, r.bytes_out});
+    records.push_back({std::string(r.operation), std::string(r.error_code), std::string(r.bucket),
+                       std::string(r.key), std::string(r.request_id), std::string(r.access_key),
+                       std::string(r.account_id), r.status, r.bytes_in, r.bytes_out});
   }
 
   // Runs everything on this thread until the task is done.
@@ -252,8 +261,9 @@ class World : public shards::ControlListener, public RequestObserver {
 
   Answer ask(Ask request) {
     const auto has = [&](std::string_view name) {
-      return std::any_of(request.headers.begin(), request.headers.end(),
-                         [&](const auto& header) { return http::field_name_equals(header.first, name); });
+      return std::any_of(request.headers.begin(), request.headers.end(), [&](const auto& header) {
+        return http::field_name_equals(header.first, name);
+      });
     };
     if (!has("host")) request.headers.emplace_back("host", request.host);
     if (request.content_length && !has("content-length") && !has("transfer-encoding") &&
@@ -262,7 +272,8 @@ class World : public shards::ControlListener, public RequestObserver {
     }
     if (!request.access_key.empty()) sign(request);
     std::string text = fmt::format("{} {} HTTP/1.1\r\n", request.method, request.target);
-    for (const auto& [name, value] : request.headers) text += fmt::format("{}: {}\r\n", name, value);
+    for (const auto& [name, value] : request.headers)
+      text += fmt::format("{}: {}\r\n", name, value);
     text += "\r\n";
     http::RequestHead head;
     const http::HeadResult parsed = http::parse_request_head(as_bytes(text), 0, head);
@@ -296,7 +307,8 @@ class World : public shards::ControlListener, public RequestObserver {
     for (const auto& [name, value] : request.headers) {
       views.push_back({name, value});
       names.push_back(name);
-      for (char& c : names.back()) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+      for (char& c : names.back())
+        c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     }
     std::sort(names.begin(), names.end());
     names.erase(std::unique(names.begin(), names.end()), names.end());
@@ -304,14 +316,15 @@ class World : public shards::ControlListener, public RequestObserver {
     const size_t mark = request.target.find('?');
     const std::string path = request.target.substr(0, mark);
     const std::string query = mark == std::string::npos ? "" : request.target.substr(mark + 1);
-    const std::string authorization = auth::sign_header({.request = {request.method, path, query, views},
-                                                         .access_key = request.access_key,
-                                                         .secret_key = request.secret_key,
-                                                         .region = request.region,
-                                                         .service = "s3",
-                                                         .date_time = kDateTime,
-                                                         .payload_hash = hash,
-                                                         .signed_headers = signed_headers});
+    const std::string authorization =
+        auth::sign_header({.request = {request.method, path, query, views},
+                           .access_key = request.access_key,
+                           .secret_key = request.secret_key,
+                           .region = request.region,
+                           .service = "s3",
+                           .date_time = kDateTime,
+                           .payload_hash = hash,
+                           .signed_headers = signed_headers});
     request.headers.emplace_back("authorization", authorization);
   }
 
@@ -325,14 +338,16 @@ class World : public shards::ControlListener, public RequestObserver {
   shards::Client& client() { return shards_; }
 
  private:
-  void add_account(const std::string& name, const std::string& display_name, const std::string& access_key,
-                   const std::string& secret_key) {
+  void add_account(const std::string& name, const std::string& display_name,
+                   const std::string& access_key, const std::string& secret_key) {
     const std::string account =
         auth::encode_account({.id = name + "-id", .name = name, .display_name = display_name});
-    EXPECT_TRUE(identities.apply_change(auth::account_record_name(name + "-id"), as_bytes(account)).has_value());
+    EXPECT_TRUE(identities.apply_change(auth::account_record_name(name + "-id"), as_bytes(account))
+                    .has_value());
     const std::string key = auth::encode_key(
         {.access_key = access_key, .secret_key = secret_key, .account_id = name + "-id"}, sealer);
-    EXPECT_TRUE(identities.apply_change(auth::key_record_name(access_key), as_bytes(key)).has_value());
+    EXPECT_TRUE(
+        identities.apply_change(auth::key_record_name(access_key), as_bytes(key)).has_value());
   }
 
   RunQueue run_queue_;

@@ -22,7 +22,8 @@ TEST(Xml, WritesDocuments) {
   xml.owner("Owner", "id", "name");
   EXPECT_EQ(xml.finish(),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
-            "<R xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><A>x &amp; &lt;y&gt;</A><N>18446744073709551615</N>"
+            "<R xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><A>x &amp; "
+            "&lt;y&gt;</A><N>18446744073709551615</N>"
             "<B>true</B><T>2026-11-21T02:01:00.000Z</T><E>&quot;abc&quot;</E>"
             "<Owner><ID>id</ID><DisplayName>name</DisplayName></Owner></R>");
 }
@@ -44,16 +45,34 @@ std::string parse(std::string_view text, std::string_view root = "D") {
 
 TEST(Xml, AcceptsWhatS3ClientsSend) {
   EXPECT_EQ(parse("<D/>"), "ok");
-  EXPECT_EQ(parse("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<D xmlns=\"urn:x\"><A>1</A></D>\n"), "ok");
+  EXPECT_EQ(parse("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<D xmlns=\"urn:x\"><A>1</A></D>\n"),
+            "ok");
   EXPECT_EQ(parse("<!-- c --><D><![CDATA[<&]]></D>"), "ok");
   EXPECT_EQ(parse("<s3:D xmlns:s3=\"urn:x\"/>"), "ok");
 }
 
 TEST(Xml, RefusesWhatIsNotXml) {
-  for (const char* text :
-       {"", " ", "x", "<D>", "<D></E>", "<E/>", "<D/><D/>", "<D/>x", "x<D/>", "<!DOCTYPE D []><D/>",
-        "<!DOCTYPE D [<!ENTITY a \"b\">]><D>&a;</D>", "<D>&nbsp;</D>", "<D>&</D>", "<D>&#0;</D>", "<D>&#xD800;</D>",
-        "<D>&#x110000;</D>", "<D>\xff</D>", "<D>\xc0\x80</D>", "<!ELEMENT D><D/>", "<D><!-- </D>", "<D><![CDATA[</D>"}) {
+  for (const char* text : {"",
+                           " ",
+                           "x",
+                           "<D>",
+                           "<D></E>",
+                           "<E/>",
+                           "<D/><D/>",
+                           "<D/>x",
+                           "x<D/>",
+                           "<!DOCTYPE D []><D/>",
+                           "<!DOCTYPE D [<!ENTITY a \"b\">]><D>&a;</D>",
+                           "<D>&nbsp;</D>",
+                           "<D>&</D>",
+                           "<D>&#0;</D>",
+                           "<D>&#xD800;</D>",
+                           "<D>&#x110000;</D>",
+                           "<D>\xff</D>",
+                           "<D>\xc0\x80</D>",
+                           "<!ELEMENT D><D/>",
+                           "<D><!-- </D>",
+                           "<D><![CDATA[</D>"}) {
     EXPECT_EQ(parse(text), "MalformedXML") << text;
   }
   EXPECT_EQ(parse(std::string_view("<D>\0</D>", 8)), "MalformedXML");
@@ -77,10 +96,11 @@ TEST(Xml, BoundsDepthAndMarkup) {
 
 TEST(Xml, KeepsTextAsItIs) {
   pugi::xml_document document;
-  auto root = parse_xml(document,
-                        "<x:D xmlns:x=\"u\"><x:Key> </x:Key><Key>a<!-- c -->b</Key><Key>&#x1;&amp;&lt;&#233;</Key>"
-                        "<Key><![CDATA[<k>]]></Key></x:D>",
-                        "D");
+  auto root = parse_xml(
+      document,
+      "<x:D xmlns:x=\"u\"><x:Key> </x:Key><Key>a<!-- c -->b</Key><Key>&#x1;&amp;&lt;&#233;</Key>"
+      "<Key><![CDATA[<k>]]></Key></x:D>",
+      "D");
   ASSERT_TRUE(root.has_value());
   std::vector<std::string> keys;
   for (const pugi::xml_node key : root->children("Key")) keys.push_back(xml_text(key));
@@ -93,15 +113,18 @@ TEST(Xml, PercentCoding) {
   EXPECT_EQ(url_encode("a/b", false), "a%2Fb");
   EXPECT_EQ(percent_decode("a%2Fb+c", false), "a/b+c");
   EXPECT_EQ(percent_decode("a%2fb+c", true), "a/b c");
-  for (const char* bad : {"%", "%2", "%zz", "a%2", "%%20"}) EXPECT_EQ(percent_decode(bad, false), std::nullopt) << bad;
+  for (const char* bad : {"%", "%2", "%zz", "a%2", "%%20"})
+    EXPECT_EQ(percent_decode(bad, false), std::nullopt) << bad;
 }
 
 TEST(Xml, Utf8) {
-  for (const char* good : {"", "a", "\xc2\x80", "\xe0\xa0\x80", "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"}) {
+  for (const char* good : {"", "a", "\xc2\x80", "\xe0\xa0\x80", "\xef\xbf\xbf", "\xf0\x90\x80\x80",
+                           "\xf4\x8f\xbf\xbf"}) {
     EXPECT_TRUE(valid_utf8(good)) << good;
   }
-  for (const char* bad : {"\x80", "\xc0\xaf", "\xc1\xbf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf0\x80\x80\x80",
-                          "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "\xc3", "\xe2\x82", "a\xc3z"}) {
+  for (const char* bad :
+       {"\x80", "\xc0\xaf", "\xc1\xbf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf0\x80\x80\x80",
+        "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "\xc3", "\xe2\x82", "a\xc3z"}) {
     EXPECT_FALSE(valid_utf8(bad)) << bad;
   }
 }

@@ -1,8 +1,7 @@
-// shards/: calls between cores on real threads (get, apply, scan, seal, change), a ring that is full, and the merged
-// listing against a plain sorted set. The engine below is the memory model.
-#include <gtest/gtest.h>
-
+// shards/: calls between cores on real threads (get, apply, scan, seal, change), a ring that is
+// full, and the merged listing against a plain sorted set. The engine below is the memory model.
 #include <fmt/format.h>
+#include <gtest/gtest.h>
 #include <poll.h>
 
 #include <atomic>
@@ -26,7 +25,10 @@ class ModelEngine final : public storage::Engine {
   explicit ModelEngine(unsigned shards) : shards_(shards) {}
   unsigned shard_count() const override { return shards_; }
   uint64_t hash_seed() const override { return 42; }
-  std::unique_ptr<storage::CoreEngine> attach(unsigned, storage::Io&, RunQueue&, BufferPool&) override { return nullptr; }
+  std::unique_ptr<storage::CoreEngine> attach(unsigned, storage::Io&, RunQueue&,
+                                              BufferPool&) override {
+    return nullptr;
+  }
   bool healthy() const override { return true; }
   std::string health_text() const override { return "ok"; }
   storage::SpaceUse space_use() const override { return {}; }
@@ -56,9 +58,10 @@ struct TestCore {
   std::unique_ptr<storage::CoreEngine> engine;
   std::unique_ptr<CoreShards> shards;
 
-  TestCore(Fabric& fabric, ModelEngine& model, std::shared_ptr<storage::MemoryBlobs> blobs, unsigned core) {
-    engine = storage::make_memory_core({core, fabric.core_count(), model.shard_count()}, std::move(blobs), run_queue,
-                                       buffers);
+  TestCore(Fabric& fabric, ModelEngine& model, std::shared_ptr<storage::MemoryBlobs> blobs,
+           unsigned core) {
+    engine = storage::make_memory_core({core, fabric.core_count(), model.shard_count()},
+                                       std::move(blobs), run_queue, buffers);
     shards = std::make_unique<CoreShards>(
         CoreShards::Parts{fabric, core, model, *engine, run_queue, buffers, mirror});
   }
@@ -80,7 +83,8 @@ struct World {
   std::unique_ptr<Fabric> fabric;
   std::shared_ptr<storage::MemoryBlobs> blobs = std::make_shared<storage::MemoryBlobs>();
   std::vector<std::unique_ptr<TestCore>> cores;
-  World(unsigned core_count, unsigned shard_count) : model(shard_count), fabric(std::move(*Fabric::create(core_count))) {
+  World(unsigned core_count, unsigned shard_count)
+      : model(shard_count), fabric(std::move(*Fabric::create(core_count))) {
     for (unsigned core = 0; core < core_count; ++core) {
       cores.push_back(std::make_unique<TestCore>(*fabric, model, blobs, core));
     }
@@ -98,7 +102,8 @@ struct World {
 
 Task<Status> put(Client& client, uint64_t space, std::string key, std::string meta) {
   storage::MutationBuilder builder;
-  builder.put({Table::kCurrent, space, key}, {.size = meta.size(), .tag = "t", .meta = as_bytes(meta)});
+  builder.put({Table::kCurrent, space, key},
+              {.size = meta.size(), .tag = "t", .meta = as_bytes(meta)});
   auto call = client.apply(client.shard_of(space, key), {}, builder.finish());
   CO_CHECK(call);
   co_return Status();
@@ -136,8 +141,9 @@ TEST(CoreShards, FailedPreconditionsTellWhichOverTheRing) {
       storage::MutationBuilder builder;
       const KeyView key{Table::kCurrent, 1, "x"};
       builder.put(key, {.tag = "t"});
-      const storage::Precondition wanted[] = {{storage::Precondition::Kind::kAbsent, {Table::kCurrent, 1, "other"}},
-                                              {storage::Precondition::Kind::kExists, key}};
+      const storage::Precondition wanted[] = {
+          {storage::Precondition::Kind::kAbsent, {Table::kCurrent, 1, "other"}},
+          {storage::Precondition::Kind::kExists, key}};
       auto call = c.apply(c.shard_of(1, "x"), wanted, builder.finish());
       auto result = co_await call;
       co_return std::pair(result ? Code::kInvalid : result.error().code, call.failed_index);
@@ -148,7 +154,8 @@ TEST(CoreShards, FailedPreconditionsTellWhichOverTheRing) {
 
 TEST(CoreShards, AChangeIsSeenByEveryCoreBeforeItAnswers) {
   World world(3, 8);
-  auto change = [](Client& client, std::string name, std::string value, bool erase) -> Task<Status> {
+  auto change = [](Client& client, std::string name, std::string value,
+                   bool erase) -> Task<Status> {
     storage::MutationBuilder builder;
     const KeyView key{Table::kBucket, storage::kControlSpace, name};
     if (erase) {
@@ -188,7 +195,8 @@ TEST(CoreShards, AFullRingAnswersBusyAtOnce) {
   bool busy = false;
   for (int i = 0; i < 2000 && !busy; ++i) {
     calls.push_back(std::make_unique<Call<GetRequest>>(
-        [&](GetRequest& request) { client.start(remote, request); }, KeyView{Table::kCurrent, 1, name}));
+        [&](GetRequest& request) { client.start(remote, request); },
+        KeyView{Table::kCurrent, 1, name}));
     world.cores[0]->run_queue.run();
     busy = calls.back()->await_ready() && calls.back()->result.error().code == Code::kBusy;
   }
@@ -234,7 +242,8 @@ struct ListingCase {
 };
 
 // What scan_all must give, from the sorted names.
-std::pair<std::vector<std::string>, bool> expected(const std::set<std::string>& names, const ListingCase& c) {
+std::pair<std::vector<std::string>, bool> expected(const std::set<std::string>& names,
+                                                   const ListingCase& c) {
   std::vector<std::string> out;
   for (const std::string& name : names) {
     if (!name.starts_with(c.prefix) || name <= c.after) continue;
@@ -261,17 +270,22 @@ TEST(ScanAll, MergesPagesInByteOrder) {
   while (names.size() < 1500) {
     std::string name;
     const unsigned depth = 1 + random() % 3;
-    for (unsigned d = 0; d < depth; ++d) name += fmt::format("{}{}", d == 0 ? "" : "/", random() % 20);
+    for (unsigned d = 0; d < depth; ++d)
+      name += fmt::format("{}{}", d == 0 ? "" : "/", random() % 20);
     if (random() % 4 == 0) name += "/";
     if (random() % 3 == 0) name += fmt::format("-{}", random() % 1000);
     if (names.insert(name).second) ASSERT_TRUE(world.run(put(client, 5, name, name)));
   }
   for (const std::string& delimiter : {std::string(), std::string("/"), std::string("/1")}) {
     for (const uint32_t limit : {1u, 2u, 7u, 100u, 1000u}) {
-      for (const std::string& prefix : {std::string(), std::string("1"), std::string("3/"), std::string("zz")}) {
+      for (const std::string& prefix :
+           {std::string(), std::string("1"), std::string("3/"), std::string("zz")}) {
         std::string after;
         for (int page_number = 0; page_number < 6; ++page_number) {
-          auto page = world.run(scan_all(client, {.space = 5, .prefix = prefix, .after = after, .delimiter = delimiter,
+          auto page = world.run(scan_all(client, {.space = 5,
+                                                  .prefix = prefix,
+                                                  .after = after,
+                                                  .delimiter = delimiter,
                                                   .limit = limit}));
           ASSERT_TRUE(page);
           std::vector<std::string> got;
@@ -282,7 +296,8 @@ TEST(ScanAll, MergesPagesInByteOrder) {
             }
           }
           const auto [want, more] = expected(names, {prefix, after, delimiter, limit});
-          ASSERT_EQ(got, want) << "prefix " << prefix << " after " << after << " delimiter " << delimiter;
+          ASSERT_EQ(got, want) << "prefix " << prefix << " after " << after << " delimiter "
+                               << delimiter;
           ASSERT_EQ(page->more, more);
           if (!page->more) break;
           after = got.back();
