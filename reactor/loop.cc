@@ -114,9 +114,7 @@ Loop::~Loop() {
       event_del(&impl_->wake_event);
       event_del(&impl_->timer_event);
     }
-    for (auto& watched : impl_->pollers) {
-      if (watched.wake) event_del(watched.wake.get());
-    }
+    remove_pollers();
     event_base_free(base_);
   }
   if (impl_->wake_fd >= 0) close(impl_->wake_fd);
@@ -128,6 +126,13 @@ Lingerer& Loop::lingerer() { return *impl_->lingerer; }
 void Loop::refresh_now() const {
   now_ns_ = monotonic_now_ns();
   now_stale_ = false;
+}
+
+void Loop::remove_pollers() {
+  for (auto& watched : impl_->pollers) {
+    if (watched.wake) event_del(watched.wake.get());
+  }
+  impl_->pollers.clear();
 }
 
 void Loop::add_poller(Poller& poller) {

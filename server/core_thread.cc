@@ -126,8 +126,12 @@ void CoreThread::thread_main() {
   Status status = build();
   const bool good = status.has_value();
   built_.set_value(std::move(status));
-  if (good) parts_->loop->run();
+  if (good) {
+    parts_->loop->run();
+    stop_returned_.get_future().wait();
+  }
   if (parts_) {
+    if (parts_->loop) parts_->loop->remove_pollers();
     // Streams and calls are gone (drain, stop_storage); the rest goes in reverse order of its
     // making.
     parts_->listener.reset();
@@ -146,8 +150,15 @@ void CoreThread::begin_start() {
   thread_ = std::thread([this] { thread_main(); });
 }
 
+Status CoreThread::wait_built() {
+  asked_built_ = true;
+  Status status = built_.get_future().get();
+  built_good_ = status.has_value();
+  return status;
+}
+
 Status CoreThread::finish_start() {
-  BASALT_CHECK_OK(built_.get_future().get());
+  BASALT_CHECK_OK(wait_built());
   return spawn<Status>([this] { return shards::load_control(*parts_->shards, parts_->mirror); })
       .get();
 }
@@ -214,7 +225,12 @@ std::future<void> CoreThread::stop_storage() {
 void CoreThread::stop() {
   if (!running_) return;
   running_ = false;
-  if (parts_ && parts_->loop) parts_->loop->stop();
+  // A start that failed on another core may not have asked this one yet.
+  if (!asked_built_) (void)wait_built();
+  if (built_good_) {
+    parts_->loop->stop();
+    stop_returned_.set_value();
+  }
   thread_.join();
 }
 

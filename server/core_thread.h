@@ -76,15 +76,19 @@ class CoreThread {
  private:
   void thread_main();
   Status build();
+  Status wait_built();
 
   Shared shared_;
   const unsigned core_;
   CoreMetrics& metrics_;
   std::thread thread_;
   std::promise<Status> built_;
+  std::promise<void> stop_returned_;  // the loop must outlive the call that stops it
   std::unique_ptr<Parts> parts_;
   std::string io_name_;
   bool running_ = false;
+  bool asked_built_ = false;
+  bool built_good_ = false;
 };
 
 // What lives on the core, in the order it is built.
