@@ -1,5 +1,6 @@
-// The contract of MetaShard and BlobStore, against the memory model and the local engine alike; then long random histories
-// in which the local engine must answer exactly as the model, through checkpoints, restarts and crashes.
+// The contract of MetaShard and BlobStore, against the memory model and the local engine alike;
+// then long random histories in which the local engine must answer exactly as the model, through
+// checkpoints, restarts and crashes.
 #include <gtest/gtest.h>
 
 #include <random>
@@ -40,7 +41,8 @@ class Contract : public ::testing::TestWithParam<Backend> {
     const auto page = driver_->scan(0, options);
     EXPECT_TRUE(page.has_value());
     std::vector<std::string> out;
-    for (const auto& entry : page->entries) out.push_back((entry.common_prefix ? "+" : "") + std::string(entry.name));
+    for (const auto& entry : page->entries)
+      out.push_back((entry.common_prefix ? "+" : "") + std::string(entry.name));
     if (more != nullptr) *more = page->more;
     return out;
   }
@@ -50,17 +52,22 @@ class Contract : public ::testing::TestWithParam<Backend> {
   std::unique_ptr<Driver> driver_;
 };
 
-INSTANTIATE_TEST_SUITE_P(
-    Backends, Contract,
-    ::testing::Values(
-        Backend{"memory", [](unsigned shards) -> std::unique_ptr<Driver> { return std::make_unique<MemoryDriver>(shards); }},
-        Backend{"local", [](unsigned shards) -> std::unique_ptr<Driver> { return std::make_unique<LocalDriver>(shards); }}),
-    [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Backends, Contract,
+                         ::testing::Values(Backend{"memory",
+                                                   [](unsigned shards) -> std::unique_ptr<Driver> {
+                                                     return std::make_unique<MemoryDriver>(shards);
+                                                   }},
+                                           Backend{"local",
+                                                   [](unsigned shards) -> std::unique_ptr<Driver> {
+                                                     return std::make_unique<LocalDriver>(shards);
+                                                   }}),
+                         [](const auto& info) { return info.param.name; });
 
 TEST_P(Contract, PutGetErase) {
   const KeyView key{Table::kCurrent, 9, "k"};
   EXPECT_EQ(driver_->core().shard(0).get_now(key).error().code, Code::kNotFound);
-  const auto applied = driver_->put(0, key, {.size = 5, .tag = "tag", .meta = as_bytes("meta")}, as_bytes("inner"));
+  const auto applied =
+      driver_->put(0, key, {.size = 5, .tag = "tag", .meta = as_bytes("meta")}, as_bytes("inner"));
   ASSERT_TRUE(applied.has_value()) << applied.error().detail;
   in_every_state([&] {
     const auto record = driver_->core().shard(0).get_now(key);
@@ -72,7 +79,8 @@ TEST_P(Contract, PutGetErase) {
     EXPECT_EQ(record->view().body.kind, static_cast<uint8_t>(BlobKind::kIndex));
     EXPECT_EQ(as_text(record->view().inline_body), "inner");
     EXPECT_EQ(driver_->core().shard(1).get_now(key).error().code, Code::kNotFound);
-    EXPECT_EQ(driver_->core().shard(0).get_now({Table::kUpload, 9, "k"}).error().code, Code::kNotFound);
+    EXPECT_EQ(driver_->core().shard(0).get_now({Table::kUpload, 9, "k"}).error().code,
+              Code::kNotFound);
     test::Tracked<GetRequest> request(key);
     driver_->core().shard(0).get(request);
     EXPECT_FALSE(request.done);  // never from inside the call
@@ -82,18 +90,20 @@ TEST_P(Contract, PutGetErase) {
   const auto erased = driver_->erase(0, key);
   ASSERT_TRUE(erased.has_value());
   EXPECT_GT(erased->seq, applied->seq);
-  in_every_state([&] { EXPECT_EQ(driver_->core().shard(0).get_now(key).error().code, Code::kNotFound); });
+  in_every_state(
+      [&] { EXPECT_EQ(driver_->core().shard(0).get_now(key).error().code, Code::kNotFound); });
 }
 
 TEST_P(Contract, BodiesOfAllSizes) {
   std::mt19937_64 random(5);
   std::vector<std::pair<std::string, std::string>> written;
-  for (const size_t size : {size_t{1}, kIndexBodyBytesMax, kIndexBodyBytesMax + 1, size_t{4096}, size_t{65536}, size_t{65537},
-                            kInlineBodyBytesMax}) {
+  for (const size_t size : {size_t{1}, kIndexBodyBytesMax, kIndexBodyBytesMax + 1, size_t{4096},
+                            size_t{65536}, size_t{65537}, kInlineBodyBytesMax}) {
     std::string body(size, 0);
     for (char& c : body) c = static_cast<char>(random());
     const std::string name = std::to_string(size);
-    ASSERT_TRUE(driver_->put(0, {Table::kCurrent, 1, name}, {.size = size}, as_bytes(body)).has_value());
+    ASSERT_TRUE(
+        driver_->put(0, {Table::kCurrent, 1, name}, {.size = size}, as_bytes(body)).has_value());
     written.emplace_back(name, body);
   }
   in_every_state([&] {
@@ -109,7 +119,8 @@ TEST_P(Contract, BlobsThroughTheStore) {
   std::mt19937_64 random(6);
   std::vector<BlobRef> blobs;
   std::string all;
-  for (const size_t size : {size_t{200'000}, size_t{1} << 20, (size_t{1} << 20) + 1, size_t{5} << 20}) {
+  for (const size_t size :
+       {size_t{200'000}, size_t{1} << 20, (size_t{1} << 20) + 1, size_t{5} << 20}) {
     std::string bytes(size, 0);
     for (size_t i = 0; i + 8 <= size; i += 8) {
       const uint64_t word = random();
@@ -141,7 +152,8 @@ TEST_P(Contract, BatchesAreAllOrNothing) {
   EXPECT_EQ(driver_->core().shard(0).get_now({Table::kUpload, 1, "u"})->view().seq, first->seq);
 
   const KeyView a{Table::kCurrent, 1, "a"}, c{Table::kCurrent, 1, "c"};
-  const Precondition conditions[] = {{Precondition::Kind::kExists, a}, {Precondition::Kind::kExists, c}};
+  const Precondition conditions[] = {{Precondition::Kind::kExists, a},
+                                     {Precondition::Kind::kExists, c}};
   builder.erase(a);
   builder.put(c, {.tag = "2"});
   uint32_t failed = 99;
@@ -185,8 +197,8 @@ TEST_P(Contract, OfConcurrentWritersOneWins) {
   std::vector<std::unique_ptr<test::Tracked<ApplyRequest>>> requests;
   for (auto& builder : builders) {
     builder.put(key, {});
-    requests.push_back(
-        std::make_unique<test::Tracked<ApplyRequest>>(std::span<const Precondition>(&absent, 1), builder.finish(), Bytes()));
+    requests.push_back(std::make_unique<test::Tracked<ApplyRequest>>(
+        std::span<const Precondition>(&absent, 1), builder.finish(), Bytes()));
     driver_->core().shard(0).apply(*requests.back());
   }
   int won = 0;
@@ -213,7 +225,8 @@ TEST_P(Contract, ScanEdgeLengthsInByteOrder) {
   for (const size_t length : {1, 479, 480, 481, 511, 512, 513, 959, 960, 961, 1023, 1024, 1041}) {
     for (const char fill : {'\0', 'a', '\xff'}) {
       expected.push_back(std::string(length, fill));
-      ASSERT_TRUE(driver_->put(0, {Table::kCurrent, 1, expected.back()}, {.size = length}).has_value());
+      ASSERT_TRUE(
+          driver_->put(0, {Table::kCurrent, 1, expected.back()}, {.size = length}).has_value());
     }
   }
   std::sort(expected.begin(), expected.end());
@@ -229,9 +242,11 @@ TEST_P(Contract, ScanEdgeLengthsInByteOrder) {
       EXPECT_EQ(more, i + 1 < expected.size());
       after = page[0];
     }
-    for (const std::string& name : expected) EXPECT_TRUE(driver_->core().shard(0).get_now({Table::kCurrent, 1, name}).has_value());
+    for (const std::string& name : expected)
+      EXPECT_TRUE(driver_->core().shard(0).get_now({Table::kCurrent, 1, name}).has_value());
   });
-  for (const std::string& name : expected) ASSERT_TRUE(driver_->erase(0, {Table::kCurrent, 1, name}).has_value());
+  for (const std::string& name : expected)
+    ASSERT_TRUE(driver_->erase(0, {Table::kCurrent, 1, name}).has_value());
   in_every_state([&] { EXPECT_TRUE(names({.space = 1}).empty()); });
 }
 
@@ -242,18 +257,21 @@ TEST_P(Contract, ScanDelimiter) {
   using V = std::vector<std::string>;
   in_every_state([&] {
     bool more = true;
-    EXPECT_EQ(names({.space = 1, .delimiter = "/"}, &more), (V{"a", "+a/", "b", "+c/", "d", "+e/"}));
+    EXPECT_EQ(names({.space = 1, .delimiter = "/"}, &more),
+              (V{"a", "+a/", "b", "+c/", "d", "+e/"}));
     EXPECT_FALSE(more);
     EXPECT_EQ(names({.space = 1, .prefix = "a/", .delimiter = "/"}), (V{"a/1", "a/2", "+a/b/"}));
     EXPECT_EQ(names({.space = 1, .prefix = "c", .delimiter = "//"}), (V{"+c//", "c/y"}));
     EXPECT_EQ(names({.space = 1, .delimiter = "/", .limit = 2}, &more), (V{"a", "+a/"}));
     EXPECT_TRUE(more);
-    EXPECT_EQ(names({.space = 1, .after = "a/", .delimiter = "/", .limit = 2}, &more), (V{"b", "+c/"}));
+    EXPECT_EQ(names({.space = 1, .after = "a/", .delimiter = "/", .limit = 2}, &more),
+              (V{"b", "+c/"}));
     EXPECT_TRUE(more);
     EXPECT_EQ(names({.space = 1, .after = "c/", .delimiter = "/"}, &more), (V{"d", "+e/"}));
     EXPECT_FALSE(more);
     // Exactly full, nothing behind the last common prefix.
-    EXPECT_EQ(names({.space = 1, .after = "c/", .delimiter = "/", .limit = 2}, &more), (V{"d", "+e/"}));
+    EXPECT_EQ(names({.space = 1, .after = "c/", .delimiter = "/", .limit = 2}, &more),
+              (V{"d", "+e/"}));
     EXPECT_FALSE(more);
     EXPECT_EQ(names({.space = 1, .after = "a/1", .delimiter = "/", .limit = 1}), (V{"b"}));
     EXPECT_EQ(names({.space = 1, .prefix = "b", .after = "a"}), (V{"b"}));
@@ -268,7 +286,8 @@ TEST_P(Contract, Sealing) {
   using Action = SealRequest::Action;
   ASSERT_TRUE(driver_->put(0, key, {}).has_value());
   ASSERT_TRUE(driver_->put(0, upload, {}).has_value());
-  in_every_state([&] { EXPECT_EQ(driver_->seal(0, Action::kSeal, 3).error().code, Code::kNotEmpty); });
+  in_every_state(
+      [&] { EXPECT_EQ(driver_->seal(0, Action::kSeal, 3).error().code, Code::kNotEmpty); });
   ASSERT_TRUE(driver_->erase(0, key).has_value());
   EXPECT_TRUE(driver_->seal(0, Action::kSeal, 3));
   EXPECT_EQ(code_of(driver_->put(0, key, {})), Code::kSealed);
@@ -297,7 +316,8 @@ TEST_P(Contract, StopRefusesNewWrites) {
 
 class History {
  public:
-  explicit History(uint32_t seed) : random_(seed), local_(make_options(seed), seed % 2 == 0), model_(2) {}
+  explicit History(uint32_t seed)
+      : random_(seed), local_(make_options(seed), seed % 2 == 0), model_(2) {}
 
   void run(int steps) {
     for (int step = 0; step < steps && !::testing::Test::HasFatalFailure(); ++step) {
@@ -327,7 +347,8 @@ class History {
     }
     for (unsigned shard = 0; shard < 2; ++shard) {
       for (uint64_t space = 1; space <= 2; ++space) {
-        for (const Table table : {Table::kCurrent, Table::kPart}) compare(shard, {.table = table, .space = space, .limit = 10'000});
+        for (const Table table : {Table::kCurrent, Table::kPart})
+          compare(shard, {.table = table, .space = space, .limit = 10'000});
       }
     }
     // What the indexes count is what the model holds.
@@ -369,7 +390,9 @@ class History {
     std::deque<std::string> names;
     bool with_body = random_() % 3 == 0;
     std::string body;
-    if (with_body) body.assign(random_() % 2 == 0 ? random_() % 600 : random_() % 9000, static_cast<char>('a' + random_() % 26));
+    if (with_body)
+      body.assign(random_() % 2 == 0 ? random_() % 600 : random_() % 9000,
+                  static_cast<char>('a' + random_() % 26));
     bool owner = false;
     for (size_t i = 0; i < mutations; ++i) {
       const KeyView key = random_key(names.emplace_back());
@@ -381,7 +404,8 @@ class History {
       const bool has_body = with_body && !owner;
       owner |= has_body;
       const std::string tag = std::to_string(random_() % 3), meta(random_() % 300, 'm');
-      const NewRecord record{.size = has_body ? body.size() : random_() % 100, .tag = tag, .meta = as_bytes(meta)};
+      const NewRecord record{
+          .size = has_body ? body.size() : random_() % 100, .tag = tag, .meta = as_bytes(meta)};
       to_local.put(key, record, has_body);
       to_model.put(key, record, has_body);
     }
@@ -389,7 +413,8 @@ class History {
     std::string condition_name, tag;
     if (random_() % 3 == 0) {
       tag = std::to_string(random_() % 3);
-      conditions.push_back({static_cast<Precondition::Kind>(random_() % 4), random_key(condition_name), tag});
+      conditions.push_back(
+          {static_cast<Precondition::Kind>(random_() % 4), random_key(condition_name), tag});
     }
     uint32_t index_local = 0, index_model = 0;
     const auto local = local_.apply(shard, to_local, as_bytes(body), conditions, &index_local);
@@ -418,12 +443,13 @@ class History {
     if (random_() % 2 == 0) after = random_name();
     if (random_() % 4 == 0) after = prefix + after;
     static constexpr std::string_view kDelimiters[] = {"", "/", "/a", "\xff", "a"};
-    compare(random_() % 2, {.table = random_() % 4 == 0 ? Table::kPart : Table::kCurrent,
-                            .space = 1 + random_() % 2,
-                            .prefix = prefix,
-                            .after = after,
-                            .delimiter = kDelimiters[random_() % std::size(kDelimiters)],
-                            .limit = random_() % 3 == 0 ? 1000 : 1 + static_cast<uint32_t>(random_() % 20)});
+    compare(random_() % 2,
+            {.table = random_() % 4 == 0 ? Table::kPart : Table::kCurrent,
+             .space = 1 + random_() % 2,
+             .prefix = prefix,
+             .after = after,
+             .delimiter = kDelimiters[random_() % std::size(kDelimiters)],
+             .limit = random_() % 3 == 0 ? 1000 : 1 + static_cast<uint32_t>(random_() % 20)});
   }
   void compare(unsigned shard, const ScanOptions& options) {
     const auto local = local_.scan(shard, options), model = model_.scan(shard, options);

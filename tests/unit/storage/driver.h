@@ -1,4 +1,5 @@
-// Runs one core of an engine on the test's thread: run queue, I/O, engine, turned by hand until something is true.
+// Runs one core of an engine on the test's thread: run queue, I/O, engine, turned by hand until
+// something is true.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -38,7 +39,8 @@ class Driver {
     return true;
   }
 
-  Result<Applied> apply(unsigned shard, MutationBuilder& builder, Bytes body = {}, std::span<const Precondition> conditions = {},
+  Result<Applied> apply(unsigned shard, MutationBuilder& builder, Bytes body = {},
+                        std::span<const Precondition> conditions = {},
                         uint32_t* failed_index = nullptr) {
     Tracked<ApplyRequest> request(conditions, builder.finish(), body);
     core().shard(shard).apply(request);
@@ -51,7 +53,8 @@ class Driver {
     }
     return std::move(request.result);
   }
-  Result<Applied> put(unsigned shard, const KeyView& key, const NewRecord& record, Bytes body = {}) {
+  Result<Applied> put(unsigned shard, const KeyView& key, const NewRecord& record,
+                      Bytes body = {}) {
     MutationBuilder builder;
     builder.put(key, record, !body.empty());
     return apply(shard, builder, body);
@@ -73,7 +76,8 @@ class Driver {
     EXPECT_TRUE(spin([&] { return request.done; }));
     return request.result;
   }
-  // Belongs to the record of the next successful apply(), or to nobody if the caller keeps the writer.
+  // Belongs to the record of the next successful apply(), or to nobody if the caller keeps the
+  // writer.
   Result<BlobRef> write_blob(Bytes bytes, std::unique_ptr<BlobWriter>* keep = nullptr) {
     BASALT_TRY(writer, core().blobs().create(bytes.size()));
     while (!bytes.empty()) {
@@ -104,7 +108,9 @@ class Driver {
   Result<std::string> read_blob(const BlobRef& blob) {
     std::string out;
     while (out.size() < blob.length) {
-      Tracked<ReadBlob> read(blob, out.size(), static_cast<uint32_t>(std::min<uint64_t>(blob.length - out.size(), 300'000)));
+      Tracked<ReadBlob> read(
+          blob, out.size(),
+          static_cast<uint32_t>(std::min<uint64_t>(blob.length - out.size(), 300'000)));
       core().blobs().read(read);
       EXPECT_TRUE(spin([&] { return read.done; }));
       if (!read.result) return std::unexpected(read.result.error());
@@ -135,7 +141,8 @@ class MemoryDriver final : public Driver {
  public:
   ~MemoryDriver() override { unrecorded_.clear(); }
   explicit MemoryDriver(unsigned shards)
-      : blobs_(std::make_shared<MemoryBlobs>()), core_(make_memory_core({.shard_count = shards}, blobs_, run_queue_, buffers_)) {}
+      : blobs_(std::make_shared<MemoryBlobs>()),
+        core_(make_memory_core({.shard_count = shards}, blobs_, run_queue_, buffers_)) {}
   CoreEngine& core() override { return *core_; }
   void turn() override { run_queue_.run(); }
   void checkpoint() override {}
@@ -153,7 +160,8 @@ class MemoryDriver final : public Driver {
 class LocalDriver final : public Driver {
  public:
   explicit LocalDriver(unsigned shards) : LocalDriver(default_options(shards)) {}
-  explicit LocalDriver(EngineOptions options, bool force_threads = false) : options_(std::move(options)), force_threads_(force_threads) {
+  explicit LocalDriver(EngineOptions options, bool force_threads = false)
+      : options_(std::move(options)), force_threads_(force_threads) {
     if (options_.directory.empty()) {
       temporary_ = std::make_unique<TemporaryDirectory>();
       options_.directory = temporary_->path() + "/data";
@@ -181,7 +189,8 @@ class LocalDriver final : public Driver {
     core_ = engine_->attach(0, *io_, run_queue_, buffers_);
     return {};
   }
-  // clean: stop() with its last checkpoint. Otherwise only what is needed to take the parts down; the log keeps the rest.
+  // clean: stop() with its last checkpoint. Otherwise only what is needed to take the parts down;
+  // the log keeps the rest.
   void close(bool clean) {
     if (core_ == nullptr) return;
     if (clean) {
@@ -213,7 +222,10 @@ class LocalDriver final : public Driver {
   void checkpoint() override {
     const uint64_t before = core_->stats().checkpoints.load();
     local().request_checkpoint();
-    EXPECT_TRUE(spin([&] { return core_->stats().checkpoints.load() > before && core_->stats().overlay_entries.load() == 0; }));
+    EXPECT_TRUE(spin([&] {
+      return core_->stats().checkpoints.load() > before &&
+             core_->stats().overlay_entries.load() == 0;
+    }));
   }
   void reopen() override {
     close(true);

@@ -1,4 +1,5 @@
-// The engine as a whole: recovery from the log, clean stops, read-only opening of damage, limits, other core counts.
+// The engine as a whole: recovery from the log, clean stops, read-only opening of damage, limits,
+// other core counts.
 #include "storage/engine.h"
 
 #include <gtest/gtest.h>
@@ -31,7 +32,10 @@ TEST(Engine, AcknowledgedWritesComeBackFromTheLog) {
   const std::string body(20'000, 'b');
   for (int i = 0; i < 300; ++i) {
     const std::string name = name_of(i);
-    ASSERT_TRUE(driver.put(i % 2, {Table::kCurrent, 1, name}, {.size = body.size(), .tag = "t"}, as_bytes(body)).has_value());
+    ASSERT_TRUE(driver
+                    .put(i % 2, {Table::kCurrent, 1, name}, {.size = body.size(), .tag = "t"},
+                         as_bytes(body))
+                    .has_value());
     if (i % 3 == 0) ASSERT_TRUE(driver.erase(i % 2, {Table::kCurrent, 1, name}).has_value());
     if (i == 150) driver.checkpoint();
   }
@@ -107,14 +111,17 @@ TEST(Engine, OverlayBoundHoldsWritesUntilTheCheckpoint) {
     Write& write = writes.emplace_back();
     write.name = name_of(i);
     write.builder.put({Table::kCurrent, 1, write.name}, {.meta = as_bytes(meta)});
-    write.request = std::make_unique<test::Tracked<ApplyRequest>>(std::span<const Precondition>(), write.builder.finish(), Bytes());
+    write.request = std::make_unique<test::Tracked<ApplyRequest>>(std::span<const Precondition>(),
+                                                                  write.builder.finish(), Bytes());
     driver.core().shard(0).apply(*write.request);
     if (i % 100 == 0) ASSERT_TRUE(driver.spin([&] { return write.request->done; }));
   }
-  ASSERT_TRUE(driver.spin([&] { return std::ranges::all_of(writes, [](const Write& w) { return w.request->done; }); }));
+  ASSERT_TRUE(driver.spin(
+      [&] { return std::ranges::all_of(writes, [](const Write& w) { return w.request->done; }); }));
   for (const Write& write : writes) EXPECT_TRUE(write.request->result.has_value());
   EXPECT_GE(driver.core().stats().checkpoints, 2u);
-  ASSERT_TRUE(driver.spin([&] { return driver.core().stats().overlay_bytes <= options.overlay_bytes_max; }));
+  ASSERT_TRUE(driver.spin(
+      [&] { return driver.core().stats().overlay_bytes <= options.overlay_bytes_max; }));
   EXPECT_EQ(driver.scan(0, {.space = 1, .limit = 10'000})->entries.size(), 2000u);
 }
 
@@ -129,7 +136,8 @@ TEST(Engine, StopRefusesNewWritesAndFinishesOldOnes) {
   } stopped;
   stopped.fn = [](Completion& completion) { static_cast<Stopped&>(completion).done = true; };
   driver.core().stop(stopped);
-  EXPECT_EQ(driver.apply(0, (late.put({Table::kCurrent, 1, "late"}, {}), late)).error().code, Code::kCancelled);
+  EXPECT_EQ(driver.apply(0, (late.put({Table::kCurrent, 1, "late"}, {}), late)).error().code,
+            Code::kCancelled);
   ASSERT_TRUE(driver.spin([&] { return stopped.done; }));
   EXPECT_TRUE(request.done);
   EXPECT_TRUE(request.result.has_value());
@@ -144,7 +152,8 @@ TEST(Engine, AnotherCoreCountFindsEverything) {
   options.directory = directory.path() + "/data";
   {
     LocalDriver driver(options);
-    for (unsigned shard = 0; shard < 4; ++shard) ASSERT_TRUE(driver.put(shard, {Table::kCurrent, 1, "k"}, {.size = shard}).has_value());
+    for (unsigned shard = 0; shard < 4; ++shard)
+      ASSERT_TRUE(driver.put(shard, {Table::kCurrent, 1, "k"}, {.size = shard}).has_value());
     driver.close(false);
   }
   options.core_count = 2;
@@ -199,7 +208,8 @@ TEST(Engine, DamageInTheAcknowledgedLogOpensReadOnly) {
     EXPECT_FALSE(driver.engine().healthy());
     EXPECT_FALSE(driver.engine().health_text().empty());
     EXPECT_TRUE(driver.core().shard(0).get_now({Table::kCurrent, 1, "object-3"}).has_value());
-    EXPECT_EQ(driver.core().shard(0).get_now({Table::kCurrent, 1, "object-10"}).error().code, Code::kNotFound);
+    EXPECT_EQ(driver.core().shard(0).get_now({Table::kCurrent, 1, "object-10"}).error().code,
+              Code::kNotFound);
     EXPECT_EQ(driver.put(0, {Table::kCurrent, 1, "new"}, {}).error().code, Code::kReadOnly);
     driver.close(true);
   }
@@ -210,7 +220,8 @@ TEST(Engine, ATornTailIsDropped) {
   LocalDriver driver(1);
   for (int i = 0; i < 10; ++i) {
     const std::string name = name_of(i);
-    ASSERT_TRUE(driver.put(0, {Table::kCurrent, 1, name}, {.meta = as_bytes("torn-" + name + "-")}).has_value());
+    ASSERT_TRUE(driver.put(0, {Table::kCurrent, 1, name}, {.meta = as_bytes("torn-" + name + "-")})
+                    .has_value());
   }
   driver.close(false);
   for (const auto& path : log_segments(driver.options().directory)) {
@@ -234,7 +245,10 @@ TEST(Engine, ALongLogIsReplayedInBoundedMemory) {
   const std::string meta(2000, 'm');
   for (int i = 0; i < 1500; ++i) {
     const std::string name = name_of(i % 700);
-    ASSERT_TRUE(driver.put(0, {Table::kCurrent, 1, name}, {.size = static_cast<uint64_t>(i), .meta = as_bytes(meta)}).has_value());
+    ASSERT_TRUE(driver
+                    .put(0, {Table::kCurrent, 1, name},
+                         {.size = static_cast<uint64_t>(i), .meta = as_bytes(meta)})
+                    .has_value());
   }
   driver.options().overlay_bytes_max = 256 * 1024;
   driver.crash();
@@ -247,7 +261,9 @@ TEST(Engine, OrphanedBlobsOfACrashAreFreed) {
   const std::string large(5u << 20, 'L');
   const auto kept = driver.write_blob(as_bytes(large));
   ASSERT_TRUE(kept.has_value());
-  ASSERT_TRUE(driver.put(0, {Table::kCurrent, 1, "kept"}, {.size = kept->length, .blobs = {&*kept, 1}}).has_value());
+  ASSERT_TRUE(
+      driver.put(0, {Table::kCurrent, 1, "kept"}, {.size = kept->length, .blobs = {&*kept, 1}})
+          .has_value());
   driver.close(false);
   // A crash between a body's last byte and its record leaves a file like this one.
   const std::string orphan = driver.options().directory + "/blob/00/000000f0";

@@ -1,5 +1,5 @@
-// A lane and a data directory of the imagination, for tests of what lies above them: appends become durable when the test
-// says so, live bytes are counted per blob.
+// A lane and a data directory of the imagination, for tests of what lies above them: appends become
+// durable when the test says so, live bytes are counted per blob.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -36,7 +36,9 @@ class FakeFiles final : public Files {
   const Superblock& superblock() const override { return superblock_; }
   std::string shard_directory(unsigned) const override { return {}; }
   void set_live(uint32_t file, int64_t bytes) override { live[file] = bytes; }
-  void add_live(const BlobRef& blob) override { live[blob.file] += static_cast<int64_t>(blob.length); }
+  void add_live(const BlobRef& blob) override {
+    live[blob.file] += static_cast<int64_t>(blob.length);
+  }
   void release(std::span<const BlobRef> blobs) override {
     for (const BlobRef& blob : blobs) {
       live[blob.file] -= static_cast<int64_t>(blob.length);
@@ -108,7 +110,9 @@ template <class Request>
 struct Tracked : Request {
   template <class... Args>
   explicit Tracked(Args&&... args) : Request(std::forward<Args>(args)...) {
-    this->fn = [](Completion& completion) { static_cast<Tracked&>(static_cast<Request&>(completion)).done = true; };
+    this->fn = [](Completion& completion) {
+      static_cast<Tracked&>(static_cast<Request&>(completion)).done = true;
+    };
   }
   bool done = false;
 };

@@ -1,4 +1,5 @@
-// The index over a real LMDB environment: records, sums, layers, positions, growth of the map, damaged bytes.
+// The index over a real LMDB environment: records, sums, layers, positions, growth of the map,
+// damaged bytes.
 #include "storage/index.h"
 
 #include <gtest/gtest.h>
@@ -28,9 +29,10 @@ ValueBuffer encode(const KeyView& key, const NewRecord& record, uint64_t seq = 1
   return encoder.encode(key, seq, *(*batch)->mutations()->Get(0)->record(), {}, {});
 }
 
-std::unique_ptr<Index> open_index(const TemporaryDirectory& directory, uint64_t map_bytes = uint64_t{1} << 30,
-                                  unsigned shard = 3) {
-  auto index = Index::open({.directory = directory.path() + "/03", .shard = shard, .map_bytes = map_bytes});
+std::unique_ptr<Index> open_index(const TemporaryDirectory& directory,
+                                  uint64_t map_bytes = uint64_t{1} << 30, unsigned shard = 3) {
+  auto index =
+      Index::open({.directory = directory.path() + "/03", .shard = shard, .map_bytes = map_bytes});
   EXPECT_TRUE(index.has_value()) << (index ? "" : index.error().detail);
   return index ? std::move(*index) : nullptr;
 }
@@ -38,12 +40,14 @@ std::unique_ptr<Index> open_index(const TemporaryDirectory& directory, uint64_t 
 TEST(Index, PutGetEraseWithSumsAndPosition) {
   const TemporaryDirectory directory;
   const std::string long_name(1041, '\xff');
-  const std::vector<BlobRef> one = {bulk_blob(7, 0, 100)}, two = {bulk_blob(7, 100, 50), bulk_blob(8, 0, 5)};
+  const std::vector<BlobRef> one = {bulk_blob(7, 0, 100)},
+                             two = {bulk_blob(7, 100, 50), bulk_blob(8, 0, 5)};
   {
     auto index = open_index(directory);
     IndexWriter writer(*index);
     ASSERT_TRUE(writer.begin());
-    const KeyView a{Table::kCurrent, 5, "a"}, b{Table::kCurrent, 5, long_name}, part{Table::kPart, 5, "p"};
+    const KeyView a{Table::kCurrent, 5, "a"}, b{Table::kCurrent, 5, long_name},
+        part{Table::kPart, 5, "p"};
     ASSERT_TRUE(writer.put(a, encode(a, {.size = 100, .blobs = one}).view()));
     ASSERT_TRUE(writer.put(b, encode(b, {.size = 55, .blobs = two}).view()));
     ASSERT_TRUE(writer.put(part, encode(part, {.size = 9}).view()));
@@ -108,8 +112,11 @@ TEST(Index, AbortChangesNothing) {
 
 TEST(Index, AnotherShardsDirectoryIsRefused) {
   const TemporaryDirectory directory;
-  { open_index(directory); }
-  const auto wrong = Index::open({.directory = directory.path() + "/03", .shard = 4, .map_bytes = 1 << 30});
+  {
+    open_index(directory);
+  }
+  const auto wrong =
+      Index::open({.directory = directory.path() + "/03", .shard = 4, .map_bytes = 1 << 30});
   ASSERT_FALSE(wrong.has_value());
   EXPECT_EQ(wrong.error().code, Code::kCorrupt);
 }
@@ -181,8 +188,9 @@ TEST(Index, LargeCheckpointIsSplit) {
   EXPECT_EQ(totals.of(1).objects, static_cast<int64_t>(kCheckpointEntriesUnsplit + 5));
 }
 
-// Flips bytes all over data.mdb: LMDB itself has no page checksums, so the promise is only that no record comes back
-// other than it was written. (Whole-file structure damage may make LMDB fail; a read error is a legal answer.)
+// Flips bytes all over data.mdb: LMDB itself has no page checksums, so the promise is only that no
+// record comes back other than it was written. (Whole-file structure damage may make LMDB fail; a
+// read error is a legal answer.)
 TEST(Index, FlippedValueBytesAreNeverServed) {
   const TemporaryDirectory directory;
   const std::string meta = "the-meta-data-of-this-record-0123456789";

@@ -1,5 +1,5 @@
-// Layered slices behave like one ordered map of whole names: against std::map, at all edge lengths, with the bytes that
-// could confuse links (0x00, 0xFF).
+// Layered slices behave like one ordered map of whole names: against std::map, at all edge lengths,
+// with the bytes that could confuse links (0x00, 0xFF).
 #include "storage/key_slices.h"
 
 #include <gtest/gtest.h>
@@ -17,9 +17,11 @@ namespace {
 using test::MapSliceStore;
 using Model = std::map<std::string, std::string>;
 
-constexpr size_t kEdgeLengths[] = {1, 2, 479, 480, 481, 511, 512, 513, 959, 960, 961, 1023, 1024, 1041};
+constexpr size_t kEdgeLengths[] = {1,   2,   479, 480, 481,  511,  512,
+                                   513, 959, 960, 961, 1023, 1024, 1041};
 
-std::vector<std::pair<std::string, std::string>> walk(SliceStore& store, uint64_t space, std::string_view from) {
+std::vector<std::pair<std::string, std::string>> walk(SliceStore& store, uint64_t space,
+                                                      std::string_view from) {
   std::vector<std::pair<std::string, std::string>> out;
   SliceCursor cursor(store, space);
   EXPECT_TRUE(cursor.seek(from).has_value());
@@ -31,7 +33,8 @@ std::vector<std::pair<std::string, std::string>> walk(SliceStore& store, uint64_
 }
 
 void expect_same(SliceStore& store, uint64_t space, const Model& model, std::string_view from) {
-  const std::vector<std::pair<std::string, std::string>> expected(model.lower_bound(std::string(from)), model.end());
+  const std::vector<std::pair<std::string, std::string>> expected(
+      model.lower_bound(std::string(from)), model.end());
   ASSERT_EQ(walk(store, space, from), expected);
 }
 
@@ -74,7 +77,8 @@ TEST(KeySlices, LinkSortsBetweenItsSliceAndTheNext) {
   std::string next = slice;
   next.back() = 't';
   Model model;
-  for (const std::string& name : {next, slice + "\xff\xff", slice + std::string(1, '\0'), slice, slice.substr(0, 479)}) {
+  for (const std::string& name :
+       {next, slice + "\xff\xff", slice + std::string(1, '\0'), slice, slice.substr(0, 479)}) {
     ASSERT_TRUE(slices_put(store, 1, name, as_bytes("v")).has_value());
     model[name] = "v";
   }

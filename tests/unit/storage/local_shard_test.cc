@@ -1,4 +1,5 @@
-// The shard over a lane that is durable only when told: pending state, order, failures, sealing, what is released when.
+// The shard over a lane that is durable only when told: pending state, order, failures, sealing,
+// what is released when.
 #include "storage/local_shard.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +22,8 @@ using test::Tracked;
 class LocalShardTest : public ::testing::Test {
  protected:
   LocalShardTest() {
-    index_ = std::move(*Index::open({.directory = directory_.path() + "/00", .shard = 0, .map_bytes = 1 << 28}));
+    index_ = std::move(
+        *Index::open({.directory = directory_.path() + "/00", .shard = 0, .map_bytes = 1 << 28}));
     state_ = std::make_unique<ShardState>(*index_, files_);
     shard_ = std::make_unique<LocalShard>(*state_, files_, lane_, run_queue_);
   }
@@ -44,8 +46,8 @@ class LocalShardTest : public ::testing::Test {
   };
   Write& write() { return writes_.emplace_back(); }
   Write& start(Write& w, Bytes body = {}, bool reclaiming = false) {
-    w.request = std::make_unique<Tracked<ApplyRequest>>(std::span<const Precondition>(w.conditions), w.builder.finish(), body,
-                                                        reclaiming);
+    w.request = std::make_unique<Tracked<ApplyRequest>>(std::span<const Precondition>(w.conditions),
+                                                        w.builder.finish(), body, reclaiming);
     shard_->apply(*w.request);
     return w;
   }
@@ -132,8 +134,9 @@ TEST_F(LocalShardTest, PreconditionsOverCheckpointedState) {
   checkpoint();
   EXPECT_EQ(state_->entries(), 0u);
   const uint64_t seq = first.request->result->seq;
-  EXPECT_EQ(put(kA, "x", {{.kind = Precondition::Kind::kSeqEquals, .key = kA, .seq = seq + 1}}).code(),
-            Code::kPreconditionFailed);
+  EXPECT_EQ(
+      put(kA, "x", {{.kind = Precondition::Kind::kSeqEquals, .key = kA, .seq = seq + 1}}).code(),
+      Code::kPreconditionFailed);
   Write& good = put(kA, "two", {{.kind = Precondition::Kind::kSeqEquals, .key = kA, .seq = seq}});
   flush();
   EXPECT_TRUE(good.ok());
@@ -178,7 +181,8 @@ TEST_F(LocalShardTest, ARefusedAppendIsNotPending) {
 
 TEST_F(LocalShardTest, PendingIsBounded) {
   std::deque<std::string> names;
-  for (size_t i = 0; i < kPendingAppliesMax; ++i) put({Table::kCurrent, 1, names.emplace_back(std::to_string(i))}, "t");
+  for (size_t i = 0; i < kPendingAppliesMax; ++i)
+    put({Table::kCurrent, 1, names.emplace_back(std::to_string(i))}, "t");
   Write& over = put(kA, "t");
   run();
   EXPECT_EQ(over.code(), Code::kBusy);
@@ -247,8 +251,10 @@ TEST_F(LocalShardTest, BodiesInTheLogAreLiveToo) {
 }
 
 TEST_F(LocalShardTest, CompletingAnUploadMovesBlobs) {
-  const BlobRef one = bulk_blob(5, 0, 100), two = bulk_blob(5, 100, 200), unused = bulk_blob(5, 300, 7);
-  const KeyView part1{Table::kPart, 1, "u1"}, part2{Table::kPart, 1, "u2"}, part3{Table::kPart, 1, "u3"};
+  const BlobRef one = bulk_blob(5, 0, 100), two = bulk_blob(5, 100, 200),
+                unused = bulk_blob(5, 300, 7);
+  const KeyView part1{Table::kPart, 1, "u1"}, part2{Table::kPart, 1, "u2"},
+      part3{Table::kPart, 1, "u3"};
   put(part1, "", {}, {one});
   put(part2, "", {}, {two});
   put(part3, "", {}, {unused});
@@ -298,7 +304,8 @@ TEST_F(LocalShardTest, SealNeedsAnEmptySpace) {
 }
 
 TEST_F(LocalShardTest, PurgeErasesUploadsAndWaitsForPendingOnes) {
-  for (int i = 0; i < 2500; ++i) put({Table::kPart, 1, std::string(900, 'p') + std::to_string(i)}, "", {}, {bulk_blob(5, 0, 1)});
+  for (int i = 0; i < 2500; ++i)
+    put({Table::kPart, 1, std::string(900, 'p') + std::to_string(i)}, "", {}, {bulk_blob(5, 0, 1)});
   flush();
   put({Table::kUpload, 1, "late"}, "");
   put({Table::kUpload, 2, "other space"}, "");
@@ -331,7 +338,8 @@ TEST_F(LocalShardTest, StopCancelsAWaitingPurge) {
 
 TEST_F(LocalShardTest, ScanPageIsBoundedInBytes) {
   const std::vector<BlobRef> blobs(10'000, bulk_blob(5, 0, 1));
-  for (int i = 0; i < 60; ++i) put({Table::kCurrent, 1, "manifest" + std::to_string(100 + i)}, "", {}, blobs);
+  for (int i = 0; i < 60; ++i)
+    put({Table::kCurrent, 1, "manifest" + std::to_string(100 + i)}, "", {}, blobs);
   flush();
   std::string after;
   size_t total = 0, pages = 0;

@@ -1,4 +1,5 @@
-// Index values: what is encoded is decoded, and no changed byte, other key or hostile structure gets through.
+// Index values: what is encoded is decoded, and no changed byte, other key or hostile structure
+// gets through.
 #include "storage/record_codec.h"
 
 #include <gtest/gtest.h>
@@ -18,7 +19,8 @@ using test::bulk_blob;
 
 const KeyView kKey{Table::kCurrent, 77, "photos/cat.jpg"};
 
-ValueBuffer encode_put(const KeyView& key, const NewRecord& record, const BlobRef& body = {}, Bytes inline_body = {}) {
+ValueBuffer encode_put(const KeyView& key, const NewRecord& record, const BlobRef& body = {},
+                       Bytes inline_body = {}) {
   MutationBuilder builder;
   builder.put(key, record);
   const auto batch = verify_batch(builder.finish(), 0);
@@ -33,8 +35,9 @@ TEST(RecordCodec, RoundTrip) {
   BlobRef body;
   body.kind = static_cast<uint8_t>(BlobKind::kIndex);
   body.length = inline_body.size();
-  const ValueBuffer value = encode_put(
-      kKey, {.size = 3004, .tag = "etag", .meta = as_bytes("meta data"), .blobs = blobs}, body, as_bytes(inline_body));
+  const ValueBuffer value =
+      encode_put(kKey, {.size = 3004, .tag = "etag", .meta = as_bytes("meta data"), .blobs = blobs},
+                 body, as_bytes(inline_body));
   const auto view = decode_record(kKey, value.view());
   ASSERT_TRUE(view.has_value()) << view.error().detail;
   EXPECT_EQ(view->seq, 42u);
@@ -62,7 +65,8 @@ TEST(RecordCodec, EmptyRecord) {
 
 TEST(RecordCodec, EveryFlippedByteIsNoticed) {
   const std::vector<BlobRef> blobs = {bulk_blob(3, 4096, 1000)};
-  const ValueBuffer value = encode_put(kKey, {.size = 1, .tag = "t", .meta = as_bytes("m"), .blobs = blobs});
+  const ValueBuffer value =
+      encode_put(kKey, {.size = 1, .tag = "t", .meta = as_bytes("m"), .blobs = blobs});
   for (size_t i = 0; i < value.size; ++i) {
     value.bytes[i] ^= 0x10;
     EXPECT_FALSE(decode_record(kKey, value.view()).has_value()) << i;
@@ -87,19 +91,25 @@ TEST(RecordCodec, BatchLimits) {
     return verify_batch(builder.finish(), body).has_value();
   };
   EXPECT_FALSE(verify([](MutationBuilder&) {}));
-  EXPECT_TRUE(verify([](MutationBuilder& b) { b.erase({Table::kCurrent, 1, std::string(kNameBytesMax, 'x')}); }));
-  EXPECT_FALSE(verify([](MutationBuilder& b) { b.erase({Table::kCurrent, 1, std::string(kNameBytesMax + 1, 'x')}); }));
+  EXPECT_TRUE(verify(
+      [](MutationBuilder& b) { b.erase({Table::kCurrent, 1, std::string(kNameBytesMax, 'x')}); }));
+  EXPECT_FALSE(verify([](MutationBuilder& b) {
+    b.erase({Table::kCurrent, 1, std::string(kNameBytesMax + 1, 'x')});
+  }));
   EXPECT_FALSE(verify([](MutationBuilder& b) { b.erase({Table::kCurrent, 1, ""}); }));
   EXPECT_FALSE(verify([](MutationBuilder& b) { b.erase({static_cast<Table>(7), 1, "x"}); }));
-  EXPECT_FALSE(verify([](MutationBuilder& b) { b.erase({Table::kCurrent, uint64_t{1} << 63, "x"}); }));
+  EXPECT_FALSE(
+      verify([](MutationBuilder& b) { b.erase({Table::kCurrent, uint64_t{1} << 63, "x"}); }));
   EXPECT_FALSE(verify([](MutationBuilder& b) { b.put(kKey, {.tag = std::string(65, 't')}); }));
   EXPECT_TRUE(verify([](MutationBuilder& b) { b.put(kKey, {}, true); }, 100));
   EXPECT_FALSE(verify([](MutationBuilder& b) { b.put(kKey, {}); }, 100));
   EXPECT_FALSE(verify([](MutationBuilder& b) { b.put(kKey, {}, true); }, kInlineBodyBytesMax + 1));
-  EXPECT_FALSE(verify([](MutationBuilder& b) {
-    b.put(kKey, {}, true);
-    b.put({Table::kCurrent, 1, "y"}, {}, true);
-  }, 1));
+  EXPECT_FALSE(verify(
+      [](MutationBuilder& b) {
+        b.put(kKey, {}, true);
+        b.put({Table::kCurrent, 1, "y"}, {}, true);
+      },
+      1));
   const auto many = [](size_t count) {
     return [count](MutationBuilder& b) {
       for (size_t i = 0; i < count; ++i) b.erase({Table::kPart, 1, "x"});
@@ -125,7 +135,8 @@ TEST(RecordCodec, DamagedBatchIsRefusedNotFollowed) {
         for (const fb::Mutation* mutation : *(*batch)->mutations()) {
           EXPECT_LE(key_of(*mutation).name.size(), kNameBytesMax);
           if (mutation->record() == nullptr) continue;
-          for (size_t b = 0; b < blob_count(*mutation->record()); ++b) (void)blob_at(*mutation->record(), b);
+          for (size_t b = 0; b < blob_count(*mutation->record()); ++b)
+            (void)blob_at(*mutation->record(), b);
         }
       }
     }
@@ -133,7 +144,8 @@ TEST(RecordCodec, DamagedBatchIsRefusedNotFollowed) {
 }
 
 TEST(RecordCodec, FullKeyOrderIsTableSpaceName) {
-  const FullKey a({Table::kCurrent, 1, "\xff"}), b({Table::kCurrent, 2, "a"}), c({Table::kVersion, 0, "a"});
+  const FullKey a({Table::kCurrent, 1, "\xff"}), b({Table::kCurrent, 2, "a"}),
+      c({Table::kVersion, 0, "a"});
   EXPECT_LT(a.view(), b.view());
   EXPECT_LT(b.view(), c.view());
   const KeyView key = parse_full_key(b.view());
@@ -142,7 +154,8 @@ TEST(RecordCodec, FullKeyOrderIsTableSpaceName) {
 }
 
 TEST(RecordCodec, PrintableKeysHaveNoControlCharacters) {
-  EXPECT_EQ(printable({Table::kCurrent, 5, std::string_view("a\n\0\xff\\", 5)}), "0/5/a\\x0a\\x00\\xff\\x5c");
+  EXPECT_EQ(printable({Table::kCurrent, 5, std::string_view("a\n\0\xff\\", 5)}),
+            "0/5/a\\x0a\\x00\\xff\\x5c");
 }
 
 }  // namespace
