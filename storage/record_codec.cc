@@ -29,6 +29,7 @@ T load(const uint8_t* in) {
   return value;
 }
 
+constexpr size_t kMetaAlignment = 8;
 constexpr size_t kOffsetBody = 8;
 constexpr size_t kOffsetInlineBytes = 40;
 constexpr size_t kOffsetFlags = 44;
@@ -84,6 +85,8 @@ ValueBuffer RecordEncoder::encode(const KeyView& key, uint64_t seq, const fb::Re
     tag = builder_.CreateVector(bytes.data(), bytes.size());
   }
   if (const Bytes bytes = bytes_of(record.meta()); !bytes.empty()) {
+    // A flatbuffer of the caller's: aligned, it is read in place.
+    builder_.ForceVectorAlignment(bytes.size(), 1, kMetaAlignment);
     meta = builder_.CreateVector(bytes.data(), bytes.size());
   }
   if (const size_t count = blob_count(record); count != 0) {

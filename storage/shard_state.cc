@@ -1,6 +1,7 @@
 #include "storage/shard_state.h"
 
 #include <algorithm>
+#include <compare>
 #include <cstring>
 
 #include "base/check.h"
@@ -252,34 +253,46 @@ struct ShardState::Scanner {
   }
 
  private:
+  bool in_active_ = false, in_frozen_ = false, in_index_ = false;  // who stands on `name`
+
   Status pass() {
-    const bool in_active = active.valid() && active.name() == name;
-    const bool in_frozen = frozen.valid() && frozen.name() == name;
-    const bool in_index = index.valid() && index.name() == name;
-    if (in_active) active.next();
-    if (in_frozen) frozen.next();
-    if (in_index) BASALT_CHECK_OK(index.next());
+    if (in_active_) active.next();
+    if (in_frozen_) frozen.next();
+    if (in_index_) BASALT_CHECK_OK(index.next());
     return {};
   }
   Status settle() {
     for (;;) {
-      valid = false;
-      const auto take = [&](std::string_view candidate) {
-        if (!valid || candidate < name) {
-          name = candidate;
-          valid = true;
-          return true;
-        }
-        return false;
-      };
+      // One comparison a source tells the smallest name and who stands on it.
+      in_active_ = in_frozen_ = in_index_ = false;
       const Overlay::Entry* entry = nullptr;
-      if (active.valid() && take(active.name())) entry = &active.entry();
-      if (frozen.valid() && take(frozen.name())) entry = &frozen.entry();
-      if (index.valid() && take(index.name())) {
-        entry = nullptr;
-        value = index.value();
-        return {};
+      if (active.valid()) {
+        in_active_ = true;
+        name = active.name();
+        entry = &active.entry();
       }
+      if (frozen.valid()) {
+        const auto order = in_active_ ? frozen.name() <=> name : std::strong_ordering::less;
+        in_frozen_ = order <= 0;
+        if (order < 0) {
+          in_active_ = false;
+          name = frozen.name();
+          entry = &frozen.entry();
+        }
+      }
+      if (index.valid()) {
+        const auto order =
+            in_active_ || in_frozen_ ? index.name() <=> name : std::strong_ordering::less;
+        in_index_ = order <= 0;
+        if (order < 0) {
+          in_active_ = in_frozen_ = false;
+          valid = true;
+          name = index.name();
+          value = index.value();
+          return {};
+        }
+      }
+      valid = in_active_ || in_frozen_;
       if (!valid) return {};
       if (!entry->tombstone()) {
         value = entry->value();

@@ -43,7 +43,7 @@ Task<S3Result<SourceObject>> find_copy_source(Op& op) {
   S3_TRY(object, ObjectView::open(source.record->meta));
   // Whatever does not hold is a 412 here: a copy has no 304.
   const ReadAnswer answer = evaluate(read_conditions(op.request, ConditionSet::kCopySource),
-                                     text_of(object->etag()), object->modified_ms());
+                                     source.record->tag, object->modified_ms());
   if (answer.verdict != ReadVerdict::kProceed) {
     co_return std::unexpected(precondition_failed(copy_condition_name(answer.condition)));
   }

@@ -84,6 +84,7 @@ void ListingWriter::name(std::string_view element, std::string_view value) {
 }
 
 void ListingWriter::owner(std::string_view element, std::string_view account_id) {
+  if (account_id.empty()) account_id = op_.bucket->owner_id;
   if (account_id != owner_id_ || owner_id_.empty()) {
     owner_id_ = account_id;
     owner_name_ = op_.display_name(account_id);
@@ -91,24 +92,50 @@ void ListingWriter::owner(std::string_view element, std::string_view account_id)
   xml_.owner(element, owner_id_, owner_name_);
 }
 
+// Elements run together: this is written a thousand times a page, and a call for each tag was a
+// third of the cost of a listing.
 Status ListingWriter::contents(const storage::ScanPage::Entry& entry, bool with_owner) {
   BASALT_TRY(view, ObjectView::open(entry.record.meta));
   const fb::Object& object = *view;
-  xml_.open("Contents");
-  name("Key", entry.name);
-  xml_.time("LastModified", object.modified_ms());
-  xml_.etag("ETag", entry.record.tag);
-  if (const fb::Checksum* checksum = object.checksum(); checksum != nullptr) {
-    xml_.text("ChecksumAlgorithm",
-              checksum_name(static_cast<auth::Algorithm>(checksum->algorithm())));
-    xml_.text("ChecksumType", checksum->full_object() ? "FULL_OBJECT" : "COMPOSITE");
+  std::string& out = xml_.raw();
+  out += "<Contents><Key>";
+  if (url_encoded_) {
+    append_xml_escaped(url_encode(entry.name, true), out);
+  } else {
+    append_xml_escaped(entry.name, out);
   }
-  xml_.number("Size", entry.record.size);
+  out += "</Key><LastModified>";
+  append_iso8601(object.modified_ms(), out);
+  out += "</LastModified><ETag>&quot;";
+  append_xml_escaped(entry.record.tag, out);
+  out += "&quot;</ETag>";
+  if (const fb::Checksum* checksum = object.checksum(); checksum != nullptr) {
+    out += "<ChecksumAlgorithm>";
+    out += checksum_name(static_cast<auth::Algorithm>(checksum->algorithm()));
+    out += checksum->full_object() ? "</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType>"
+                                   : "</ChecksumAlgorithm><ChecksumType>COMPOSITE</ChecksumType>";
+  }
+  out += "<Size>";
+  char digits[20];
+  out.append(digits, std::to_chars(digits, digits + sizeof digits, entry.record.size).ptr);
+  out += "</Size>";
   if (with_owner) owner("Owner", text_of(object.owner()));
-  const std::string_view storage_class = text_of(object.storage_class());
-  xml_.text("StorageClass", storage_class.empty() ? "STANDARD" : storage_class);
-  xml_.close("Contents");
+  if (const std::string_view storage_class = text_of(object.storage_class());
+      storage_class.empty()) {
+    out += "<StorageClass>STANDARD</StorageClass></Contents>";
+  } else {
+    xml_.text("StorageClass", storage_class);
+    out += "</Contents>";
+  }
   return {};
+}
+
+void ListingWriter::reserve(const storage::ScanPage& page) {
+  // What an ordinary entry takes beside its name; one reallocation less copies a page less.
+  constexpr size_t kEntryBytes = 360;
+  size_t bytes = 0;
+  for (const auto& entry : page.entries) bytes += kEntryBytes + entry.name.size();
+  xml_.raw().reserve(xml_.raw().size() + bytes);
 }
 
 void ListingWriter::common_prefix(std::string_view prefix) {
@@ -118,6 +145,7 @@ void ListingWriter::common_prefix(std::string_view prefix) {
 }
 
 Status write_entries(ListingWriter& writer, const storage::ScanPage& page, bool with_owner) {
+  writer.reserve(page);
   for (const auto& entry : page.entries) {
     if (!entry.common_prefix) BASALT_CHECK_OK(writer.contents(entry, with_owner));
   }

@@ -46,8 +46,11 @@ class ListingWriter {
   void name(std::string_view element, std::string_view value);
   // <Contents> of one object. kCorrupt if its metadata cannot be read.
   Status contents(const storage::ScanPage::Entry& entry, bool with_owner);
+  // An empty id means the owner of the bucket.
   void owner(std::string_view element, std::string_view account_id);
   void common_prefix(std::string_view prefix);
+  // Room for all entries of a page.
+  void reserve(const storage::ScanPage& page);
 
  private:
   const Op& op_;

@@ -106,7 +106,6 @@ S3Result<> amz_header(std::string_view name, std::string_view value, ObjectField
 
 S3Result<ObjectFields> object_headers(const Op& op) {
   ObjectFields fields;
-  fields.owner = op.bucket->owner_id;
   for (const http::Field& field : op.request.head->fields) {
     if (starts_with_name(field.name, kMeta)) {
       std::string name = lower(field.name.substr(kMeta.size()));

@@ -11,7 +11,7 @@ namespace basalt::s3 {
 
 constexpr std::string_view kDefaultContentType = "binary/octet-stream";
 
-// Fills everything but etag, modified_ms, checksum and parts. Errors:
+// Fills everything but modified_ms, checksum and parts. Errors:
 //   MetadataTooLarge        names and values of x-amz-meta-* above kUserMetadataBytesMax
 //   InvalidStorageClass     not a storage class of S3 (all of them are stored alike)
 //   InvalidTag, InvalidArgument   x-amz-tagging, x-amz-website-redirect-location, x-amz-acl

@@ -33,7 +33,6 @@ flatbuffers::Offset<flatbuffers::Vector<uint8_t>> encode_digest(Builder& builder
 }
 
 flatbuffers::Offset<fb::Object> build_object(Builder& builder, const ObjectFields& object) {
-  const auto etag = builder.CreateString(object.etag);
   const auto owner = optional_text(builder, object.owner);
   const auto storage_class = optional_text(builder, object.storage_class);
   const auto headers = encode_pairs(builder, object.headers);
@@ -56,7 +55,7 @@ flatbuffers::Offset<fb::Object> build_object(Builder& builder, const ObjectField
   }
   const auto redirect = optional_text(builder, object.website_redirect);
   const auto tags = encode_pairs(builder, object.tags);
-  return fb::CreateObject(builder, etag, object.modified_ms, owner, storage_class, headers, user,
+  return fb::CreateObject(builder, object.modified_ms, owner, storage_class, headers, user,
                           checksum, parts, redirect, tags);
 }
 
@@ -90,13 +89,11 @@ EncodedMeta encode_upload(const UploadFields& upload) {
   return EncodedMeta(builder.Release());
 }
 
-EncodedMeta encode_part(std::string_view etag, int64_t modified_ms,
-                        const std::optional<auth::Digest>& checksum) {
+EncodedMeta encode_part(int64_t modified_ms, const std::optional<auth::Digest>& checksum) {
   Builder builder(256);
-  const auto tag = builder.CreateString(etag.data(), etag.size());
   flatbuffers::Offset<flatbuffers::Vector<uint8_t>> value;
   if (checksum) value = encode_digest(builder, *checksum);
-  builder.Finish(fb::CreateUploadedPart(builder, tag, modified_ms, value));
+  builder.Finish(fb::CreateUploadedPart(builder, modified_ms, value));
   return EncodedMeta(builder.Release());
 }
 

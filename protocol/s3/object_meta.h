@@ -100,9 +100,8 @@ struct StoredPart {
 
 // What fb::Object carries; names of `headers` and `user` in lower case.
 struct ObjectFields {
-  std::string etag;
   int64_t modified_ms = 0;
-  std::string owner;
+  std::string owner;          // "" for the owner of the bucket
   std::string storage_class;  // "" for STANDARD
   std::vector<NameValue> headers;
   std::vector<NameValue> user;
@@ -114,7 +113,7 @@ struct ObjectFields {
 };
 
 struct UploadFields {
-  ObjectFields object;  // etag ""
+  ObjectFields object;
   std::string initiator;
   int64_t initiated_ms = 0;
   std::optional<auth::Algorithm> checksum_algorithm;
@@ -133,10 +132,9 @@ class EncodedMeta {
 
 EncodedMeta encode_object(const ObjectFields& object);
 EncodedMeta encode_upload(const UploadFields& upload);
-EncodedMeta encode_part(std::string_view etag, int64_t modified_ms,
-                        const std::optional<auth::Digest>& checksum);
+EncodedMeta encode_part(int64_t modified_ms, const std::optional<auth::Digest>& checksum);
 
-// Everything but etag, modified_ms, checksum and parts: what CopyObject and CompleteMultipartUpload
+// Everything but modified_ms, checksum and parts: what CopyObject and CompleteMultipartUpload
 // carry over.
 ObjectFields carried_fields(const fb::Object& object);
 

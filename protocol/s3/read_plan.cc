@@ -14,10 +14,10 @@ namespace {
 
 // RFC 9110 section 13.1.5: a strong tag, or the exact Last-Modified; otherwise the range is
 // ignored.
-bool if_range_holds(std::string_view value, const fb::Object& object) {
+bool if_range_holds(std::string_view value, std::string_view etag, const fb::Object& object) {
   if (value.starts_with("W/")) return false;
   if (const auto date = parse_http_date(value)) return *date == object.modified_ms() / 1000;
-  return value != "*" && etag_matches(value, text_of(object.etag()));
+  return value != "*" && etag_matches(value, etag);
 }
 
 S3Result<ByteRange> part_range(unsigned number, const storage::RecordView& record,
@@ -57,13 +57,13 @@ S3Result<ReadPlan> plan_read(Op& op, const storage::RecordView& record, const fb
   if (auto checked = check_overrides(op); !checked)
     return std::unexpected(std::move(checked).error());
 
-  const ReadAnswer answer = evaluate(read_conditions(request, ConditionSet::kObject),
-                                     text_of(object.etag()), object.modified_ms());
+  const ReadAnswer answer =
+      evaluate(read_conditions(request, ConditionSet::kObject), record.tag, object.modified_ms());
   if (answer.verdict == ReadVerdict::kFailed)
     return std::unexpected(precondition_failed(answer.condition));
   if (answer.verdict == ReadVerdict::kNotModified) {
     op.head().status = 304;
-    add_not_modified_headers(op.head(), object);
+    add_not_modified_headers(op.head(), record.tag, object);
     return ReadPlan{304, 0, 0};
   }
 
@@ -85,7 +85,7 @@ S3Result<ReadPlan> plan_read(Op& op, const storage::RecordView& record, const fb
     if (plan.length != 0) plan.status = 206;
   } else if (!range_header.empty()) {
     const std::string_view if_range = request.header("If-Range");
-    if (if_range.empty() || if_range_holds(if_range, object)) {
+    if (if_range.empty() || if_range_holds(if_range, record.tag, object)) {
       const RangeAnswer range = parse_range(range_header, record.size);
       if (range.verdict == RangeVerdict::kUnsatisfiable) {
         S3Error error(S3Code::kInvalidRange);
@@ -103,7 +103,7 @@ S3Result<ReadPlan> plan_read(Op& op, const storage::RecordView& record, const fb
 
   http::ResponseHead& head = op.head();
   head.status = plan.status;
-  add_object_headers(op, object);
+  add_object_headers(op, record.tag, object);
   if (plan.status == 206) add_content_range(head, plan.first, plan.length, record.size);
   const size_t parts = count_of(object.parts());
   if (part_number != nullptr && parts != 0) head.add("x-amz-mp-parts-count", uint64_t{parts});

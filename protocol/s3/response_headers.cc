@@ -89,10 +89,10 @@ S3Result<> check_overrides(const Op& op) {
   return {};
 }
 
-void add_object_headers(const Op& op, const fb::Object& object) {
+void add_object_headers(const Op& op, std::string_view etag, const fb::Object& object) {
   http::ResponseHead& head = op.head();
   add_last_modified(head, object.modified_ms());
-  add_etag(head, text_of(object.etag()));
+  add_etag(head, etag);
   head.add("Accept-Ranges", "bytes");
   const bool overrides = !op.request.query.empty();
   for (const SystemHeader& header : kSystemHeaders) {
@@ -128,9 +128,10 @@ void add_object_headers(const Op& op, const fb::Object& object) {
     head.add("x-amz-tagging-count", uint64_t{tags});
 }
 
-void add_not_modified_headers(http::ResponseHead& head, const fb::Object& object) {
+void add_not_modified_headers(http::ResponseHead& head, std::string_view etag,
+                              const fb::Object& object) {
   add_last_modified(head, object.modified_ms());
-  add_etag(head, text_of(object.etag()));
+  add_etag(head, etag);
   for (const std::string_view name :
        {std::string_view("cache-control"), std::string_view("expires")}) {
     const std::string_view value = stored_header(object, name);

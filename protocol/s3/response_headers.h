@@ -23,8 +23,9 @@ S3Result<> check_overrides(const Op& op);
 // Everything about the object that does not depend on the range: ETag, Last-Modified,
 // Accept-Ranges, system headers (with overrides), user metadata, storage class, redirect, number of
 // tags.
-void add_object_headers(const Op& op, const fb::Object& object);
+void add_object_headers(const Op& op, std::string_view etag, const fb::Object& object);
 // The subset for a 304 (RFC 9110 section 15.4.5).
-void add_not_modified_headers(http::ResponseHead& head, const fb::Object& object);
+void add_not_modified_headers(http::ResponseHead& head, std::string_view etag,
+                              const fb::Object& object);
 
 }  // namespace basalt::s3

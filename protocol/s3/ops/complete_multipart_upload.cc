@@ -113,6 +113,7 @@ Task<S3Result<StoredParts>> read_parts(Op& op, const UploadId& id) {
 
 // The object as its parts make it, and which of the stored parts it uses.
 struct Assembly {
+  std::string etag;
   ObjectFields fields;
   uint64_t size = 0;
   std::vector<storage::BlobRef> blobs;
@@ -176,8 +177,7 @@ class Assembler {
                        {"MaxSizeAllowed", std::to_string(kObjectBytesMax)}};
       return std::unexpected(std::move(error));
     }
-    assembly.fields.etag =
-        auth::to_hex(etags.finish().view()) + "-" + std::to_string(wanted_.size());
+    assembly.etag = auth::to_hex(etags.finish().view()) + "-" + std::to_string(wanted_.size());
     assembly.fields.modified_ms = op_.services.clock.wall_ms();
     if (has_checksum) assembly.fields.checksum = checksum.finish();
     return assembly;
@@ -294,10 +294,9 @@ Task<S3Result<Outcome>> record_object(Op& op, const Upload& upload, const WriteC
 
   const EncodedMeta meta = encode_object(assembly.fields);
   storage::MutationBuilder mutations;
-  mutations.put(op.object_key(), {.size = assembly.size,
-                                  .tag = assembly.fields.etag,
-                                  .meta = meta.bytes(),
-                                  .blobs = assembly.blobs});
+  mutations.put(
+      op.object_key(),
+      {.size = assembly.size, .tag = assembly.etag, .meta = meta.bytes(), .blobs = assembly.blobs});
   auto used = assembly.used.begin();
   for (const auto* entry : stored.entries) {
     const bool keeps = used != assembly.used.end() && *used == entry;
@@ -341,7 +340,7 @@ Task<S3Result<Reply>> complete_multipart_upload(Op& op) {
     xml.text("Location", location_of(op));
     xml.text("Bucket", op.request.bucket);
     xml.text("Key", op.request.key);
-    xml.etag("ETag", assembly.fields.etag);
+    xml.etag("ETag", assembly.etag);
     if (assembly.fields.checksum) {
       add_checksum_xml(xml, *assembly.fields.checksum, assembly.fields.parts.size());
     }

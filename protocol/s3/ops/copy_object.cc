@@ -84,7 +84,7 @@ Task<S3Result<Reply>> copy_object(Op& op) {
   }
 
   // Digests that the source already has are of the same bytes: reads are verified.
-  const std::string_view source_etag = text_of(object->etag());
+  const std::string_view source_etag = source.record->tag;
   const auto source_checksum = checksum_of(*object);
   const auth::Algorithm wanted = algorithm         ? *algorithm
                                  : source_checksum ? source_checksum->algorithm
@@ -98,7 +98,7 @@ Task<S3Result<Reply>> copy_object(Op& op) {
   CO_TRY(content,
          store_copy(op, source.record.view(), 0, size, Placement::kInlineIfSmall, hashers));
 
-  fields.etag =
+  const std::string etag =
       carries_etag ? std::string(source_etag) : auth::to_hex(hashers.front().finish().view());
   fields.checksum =
       carries_checksum ? *source_checksum : StoredChecksum{wanted, true, hashers.back().finish()};
@@ -106,8 +106,7 @@ Task<S3Result<Reply>> copy_object(Op& op) {
   const EncodedMeta meta = encode_object(fields);
   const storage::KeyView key = op.object_key();
   storage::MutationBuilder mutations;
-  mutations.put(key,
-                {.size = size, .tag = fields.etag, .meta = meta.bytes(), .blobs = content.blobs()},
+  mutations.put(key, {.size = size, .tag = etag, .meta = meta.bytes(), .blobs = content.blobs()},
                 !content.body().empty());
   storage::Precondition precondition{};
   if (condition) precondition = condition.precondition(key);
@@ -125,7 +124,7 @@ Task<S3Result<Reply>> copy_object(Op& op) {
 
   XmlWriter xml("CopyObjectResult");
   xml.time("LastModified", fields.modified_ms);
-  xml.etag("ETag", fields.etag);
+  xml.etag("ETag", etag);
   add_checksum_xml(xml, *fields.checksum, 0);
   co_return Reply::xml(xml.finish());
 }

@@ -122,7 +122,7 @@ Task<S3Result<Reply>> get_object_attributes(Op& op) {
   add_last_modified(op.head(), object->modified_ms());
   XmlWriter xml("GetObjectAttributesResponse");
   // Here S3 shows the tag without quotes, and a composite checksum without the number of parts.
-  if (wanted.etag) xml.text("ETag", text_of(object->etag()));
+  if (wanted.etag) xml.text("ETag", record->tag);
   if (const auto checksum = checksum_of(*object); wanted.checksum && checksum) {
     xml.open("Checksum");
     xml.text(checksum_element(checksum->algorithm), auth::to_base64(checksum->value.view()));

@@ -71,7 +71,7 @@ Task<S3Result<Reply>> list_parts(Op& op) {
     xml.open("Part");
     xml.number("PartNumber", part_number_of(entry.name));
     xml.time("LastModified", part->modified_ms());
-    xml.etag("ETag", text_of(part->etag()));
+    xml.etag("ETag", entry.record.tag);
     xml.number("Size", entry.record.size);
     if (shows_checksum) {
       const auth::Digest checksum = digest_of(part->checksum());

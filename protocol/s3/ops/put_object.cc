@@ -30,15 +30,14 @@ Task<S3Result<Reply>> put_object(Op& op) {
   body.want(body.announced().value_or(kDefaultChecksum));
   CO_TRY(content, store_body(op, Placement::kInlineIfSmall, nullptr));
 
-  fields.etag = auth::to_hex(body.md5().view());
+  const std::string etag = auth::to_hex(body.md5().view());
   fields.modified_ms = op.services.clock.wall_ms();
   if (const auto checksum = body.checksum())
     fields.checksum = StoredChecksum{checksum->algorithm, true, checksum->value};
   const EncodedMeta meta = encode_object(fields);
   storage::MutationBuilder mutations;
   mutations.put(
-      key,
-      {.size = body.length(), .tag = fields.etag, .meta = meta.bytes(), .blobs = content.blobs()},
+      key, {.size = body.length(), .tag = etag, .meta = meta.bytes(), .blobs = content.blobs()},
       !content.body().empty());
   storage::Precondition precondition{};
   if (condition) precondition = condition.precondition(key);
@@ -54,7 +53,7 @@ Task<S3Result<Reply>> put_object(Op& op) {
   }
   content.recorded();
 
-  add_etag(op.head(), fields.etag);
+  add_etag(op.head(), etag);
   if (fields.checksum) add_checksum_headers(op.head(), *fields.checksum, 0);
   co_return Reply::empty(200);
 }

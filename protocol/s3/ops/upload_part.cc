@@ -56,7 +56,7 @@ Task<S3Result<Reply>> upload_part(Op& op) {
     checksum = computed->value;
   }
   const std::string etag = auth::to_hex(body.md5().view());
-  const EncodedMeta meta = encode_part(etag, op.services.clock.wall_ms(), checksum);
+  const EncodedMeta meta = encode_part(op.services.clock.wall_ms(), checksum);
   const std::string name = upload.id.part_name(number);
   storage::MutationBuilder mutations;
   mutations.put(

@@ -42,7 +42,7 @@ Task<S3Result<Reply>> upload_part_copy(Op& op) {
   const std::string etag = auth::to_hex(hashers[0].finish().view());
   const auth::Digest checksum = hashers[1].finish();
   const int64_t modified_ms = op.services.clock.wall_ms();
-  const EncodedMeta meta = encode_part(etag, modified_ms, checksum);
+  const EncodedMeta meta = encode_part(modified_ms, checksum);
   const std::string name = upload.id.part_name(number);
   storage::MutationBuilder mutations;
   mutations.put(
