@@ -209,6 +209,8 @@ const std::vector<Setting>& settings() {
        engine_size(&EngineOptions::lmdb_map_bytes)},
       {"storage.gc_sealed_age_ms", "", "segments younger than this are not collected",
        engine_number(&EngineOptions::gc_sealed_age_ms)},
+      {"storage.gc_interval_ms", "", "time between two looks for segments to collect",
+       engine_number(&EngineOptions::gc_interval_ms)},
       {"storage.allow_network_filesystem", "", "run on NFS and the like at your own risk",
        [](Config& config, std::string_view text) -> Status {
          BASALT_TRY(value, parse_bool(text));

@@ -252,6 +252,10 @@ std::vector<MetricFamily> Metrics::Collect() const {
             {{"kind", "bulk"}});
   out.gauge("basalt_segments", "Segment files by kind.", static_cast<double>(use.own_files),
             {{"kind", "own"}});
+  out.counter("basalt_segments_reused_total", "Emptied segments taken into use again.",
+              static_cast<double>(use.segments_reused));
+  out.counter("basalt_gc_records_moved_total", "Records that garbage collection moved.",
+              static_cast<double>(use.records_moved));
   out.gauge("basalt_below_low_water", "1 while new data is refused for want of space.",
             use.below_low_water ? 1 : 0);
   out.gauge("basalt_healthy", "0 once a write failed: the engine is read-only until a restart.",

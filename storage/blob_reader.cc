@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "storage/seeded_bugs.h"
 #include "storage/segment_format.h"
 
 namespace basalt::storage {
@@ -209,7 +210,7 @@ Status BlobReader::verify(Read& read) {
     Bytes bytes = read.table_behind_data
                       ? Bytes(read.data.data() + chunk_table_offset(BlobKind::kLog, blob.length), chunks * 4)
                       : Bytes(read.table_buffer.data(), chunks * 4);
-    if (crc32c(bytes, blob.generation) != blob.root) {
+    if (!crc_matches(blob.root, crc32c(bytes, blob.generation))) {
       return std::unexpected(corrupt(blob, blob.offset + blob.length, "checksum of the chunk table"));
     }
     auto table = std::make_shared<Table>(chunks);
@@ -221,7 +222,7 @@ Status BlobReader::verify(Read& read) {
     uint64_t start = chunk * kBlobChunkBytes;
     size_t length = std::min<uint64_t>(kBlobChunkBytes, blob.length - start);
     uint32_t crc = crc32c(Bytes(read.data.data() + (start - begin), length), blob.generation);
-    if (crc != (chunks > 1 ? (*read.table)[chunk] : blob.root)) {
+    if (!crc_matches(chunks > 1 ? (*read.table)[chunk] : blob.root, crc)) {
       return std::unexpected(corrupt(blob, blob.offset + start, "checksum of the data"));
     }
     uint64_t tag = chunk_tag(blob, chunk);

@@ -45,6 +45,7 @@ class LocalCore final : public CoreEngine {
   // Any thread.
   bool offer(const Relocation& relocation);
   size_t relocations_outstanding() const { return relocator_->outstanding(); }
+  uint64_t records_moved() const { return relocator_->moved(); }  // any thread
   void request_checkpoint();
 
  private:

@@ -58,7 +58,13 @@ class LocalEngine final : public Engine {
 
   bool healthy() const override { return files_->healthy(); }
   std::string health_text() const override { return files_->health_text(); }
-  SpaceUse space_use() const override { return files_->space_use(); }
+  SpaceUse space_use() const override {
+    SpaceUse use = files_->space_use();
+    const std::lock_guard lock(cores_mutex_);
+    for (const LocalCore* core : cores_)
+      use.records_moved += core == nullptr ? 0 : core->records_moved();
+    return use;
+  }
   uint64_t space_bytes(uint64_t space) const override {
     return static_cast<uint64_t>(std::max<int64_t>(0, totals_.of(space).bytes));
   }
@@ -81,7 +87,7 @@ class LocalEngine final : public Engine {
   SpaceTotals totals_;
   std::set<uint32_t> files_seen_;  // recovery: files whose live bytes were ever set or changed
 
-  std::mutex cores_mutex_;
+  mutable std::mutex cores_mutex_;
   std::vector<LocalCore*> cores_;
   std::unique_ptr<GarbageCollector> collector_;
 };

@@ -36,6 +36,7 @@ struct EngineOptions {
   uint64_t own_file_bytes_min = 4u << 20;       // bodies from here on get a file of their own
   double gc_live_ratio_max = 0.5;               // segments with less live data are collected
   uint32_t gc_sealed_age_ms = 600'000;
+  uint32_t gc_interval_ms = 10'000;             // between two looks for segments to collect
   bool allow_network_filesystem = false;
 };
 
@@ -52,6 +53,8 @@ struct SpaceUse {
   uint64_t disk_bytes = 0, disk_free_bytes = 0;  // statfs of the data directory
   uint64_t log_segments = 0, bulk_segments = 0, own_files = 0;
   uint64_t segment_live_bytes = 0;
+  uint64_t segments_reused = 0;  // emptied segments taken into use again since the open
+  uint64_t records_moved = 0;    // by garbage collection, since the open
   bool below_low_water = false;  // writes are refused with kNoSpace
 };
 

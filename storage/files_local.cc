@@ -1,5 +1,6 @@
 // What any thread asks of LocalFiles: accounting, health, supply of the cores.
 #include "storage/files_local.h"
+#include "storage/seeded_bugs.h"
 
 #include <fmt/core.h>
 #include <sys/mman.h>
@@ -167,7 +168,7 @@ void LocalFiles::checkpointed(unsigned lane, uint64_t lsn) {
 bool LocalFiles::is_reclaimable(const SegmentEntry& entry) const {
   if (entry.state != SegmentEntry::State::kSealed) return false;
   if (entry.foreign && !recovered_) return false;
-  if (entry.kind == FileKind::kLog) {
+  if (entry.kind == FileKind::kLog && !seeded::kEarlyRecycle) {
     bool applied = entry.foreign ? replay_finished_ : checkpointed_lsn(entry.lane) >= entry.last_lsn;
     if (!applied) return false;
   }
@@ -217,6 +218,7 @@ SpaceUse LocalFiles::space_use() const {
   use.disk_bytes = disk_bytes_;
   use.disk_free_bytes = disk_free_bytes_;
   use.below_low_water = below_low_water();
+  use.segments_reused = segments_reused_;
   return use;
 }
 

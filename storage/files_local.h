@@ -270,6 +270,7 @@ class LocalFiles final : public Files {
   std::vector<std::unique_ptr<Core>> cores_;
   std::vector<std::unique_ptr<Poke>> pokes_;
   std::vector<std::unique_ptr<SegmentEntry>> segments_;
+  uint64_t segments_reused_ = 0;
   std::vector<SegmentEntry*> raw_log_;
   std::vector<SegmentEntry*> raw_bulk_;
   std::unordered_map<uint32_t, OwnEntry> own_files_;

@@ -186,7 +186,7 @@ Result<SegmentEntry*> LocalFiles::create_segment(FileKind kind, UniqueFd& fd) {
     const char* name = kind == FileKind::kLog ? "log" : "bulk";
     UniqueFd directory(::openat(directory_.get(), name, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!directory) return fail_errno(errno, std::string("open directory ") + name);
-    return sync_file(directory.get(), std::string("sync directory ") + name);
+    return sync_directory(directory.get(), std::string("sync directory ") + name);
   };
   if (Status created = create(); !created) {
     fd.reset();
@@ -213,6 +213,7 @@ Result<SegmentEntry*> LocalFiles::raw_segment(FileKind kind, UniqueFd& fd) {
     if (!raw.empty()) {
       entry = raw.back();
       raw.pop_back();
+      ++segments_reused_;
     }
   }
   if (entry == nullptr) return create_segment(kind, fd);
@@ -346,7 +347,7 @@ Status LocalFiles::make_own_files(unsigned number, unsigned count) {
     if (!directory) {
       status = fail_errno(errno, "open directory " + path);
     } else {
-      status = sync_file(directory.get(), "sync directory " + path);
+      status = sync_directory(directory.get(), "sync directory " + path);
     }
   }
   if (!status) {

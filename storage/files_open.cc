@@ -117,7 +117,7 @@ Result<std::unique_ptr<Files>> Files::open(const EngineOptions& options) {
     std::string parent = slash == std::string::npos ? "." : path.substr(0, slash + 1);
     UniqueFd fd(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!fd) return fail_errno(errno, "open " + parent);
-    BASALT_CHECK_OK(sync_file(fd.get(), "sync " + parent));
+    BASALT_CHECK_OK(sync_directory(fd.get(), "sync " + parent));
   } else if (errno != EEXIST) {
     return fail_errno(errno, "make directory " + path);
   }
@@ -192,7 +192,7 @@ Status LocalFiles::format() {
   }
   UniqueFd shards(::openat(directory_.get(), "shard", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!shards) return fail_errno(errno, "open directory shard");
-  BASALT_CHECK_OK(sync_file(shards.get(), "sync directory shard"));
+  BASALT_CHECK_OK(sync_directory(shards.get(), "sync directory shard"));
   BASALT_CHECK_OK(create_superblock(directory_.get(), superblock));
   log_info("data directory formatted", {{"directory", options_.directory},
                                         {"shards", superblock.shard_count},

@@ -288,6 +288,7 @@ GarbageCollector::GarbageCollector(Files& files, std::vector<Index*> indexes,
       indexes_(std::move(indexes)),
       live_ratio_max_(options.gc_live_ratio_max),
       sealed_age_ms_(options.gc_sealed_age_ms),
+      interval_ms_(std::max<uint32_t>(1, options.gc_interval_ms)),
       hooks_(std::move(hooks)) {
   for (Index* index : indexes_) readers_.push_back(std::make_unique<IndexReader>(*index));
 }
@@ -323,8 +324,9 @@ void GarbageCollector::file_damaged(uint32_t file) {
 void GarbageCollector::run() {
   std::unique_lock lock(mutex_);
   while (!stop_) {
-    const uint32_t wait_ms =
-        files_.below_low_water() ? kGarbageLowWaterIntervalMs : kGarbageIntervalMs;
+    const uint32_t wait_ms = files_.below_low_water()
+                                 ? std::min(interval_ms_, kGarbageLowWaterIntervalMs)
+                                 : interval_ms_;
     changed_.wait_for(lock, std::chrono::milliseconds(wait_ms),
                       [this] { return stop_ || kicked_; });
     kicked_ = false;
@@ -363,7 +365,9 @@ size_t GarbageCollector::pass() {
     std::unique_lock lock(mutex_);
     changed_.wait_for(lock, std::chrono::milliseconds(20), [this] { return stop_.load(); });
   }
-  for (const uint32_t file : *victims) revisit_after_ms_[file] = now_ms() + kGarbageRevisitMs;
+  for (const uint32_t file : *victims) {
+    revisit_after_ms_[file] = now_ms() + uint64_t{kGarbageRevisitIntervals} * interval_ms_;
+  }
   if (offered != 0) hooks_.request_checkpoints();
   log_info("garbage collection pass", {{"segments", victims->size()}, {"records", offered}});
   return offered;

@@ -46,11 +46,11 @@ struct Relocation {
 // Waiting relocations of one core.
 constexpr size_t kRelocationsQueuedMax = 64;
 constexpr size_t kVictimsPerPassMax = 8;
-constexpr uint32_t kGarbageIntervalMs = 10'000;
+// The longest time between two looks when space is short (else EngineOptions::gc_interval_ms).
 constexpr uint32_t kGarbageLowWaterIntervalMs = 1'000;
 // A segment that was emptied needs a checkpoint before it counts as empty; it is not looked at
-// again before.
-constexpr uint32_t kGarbageRevisitMs = 60'000;
+// again before so many intervals have passed.
+constexpr uint32_t kGarbageRevisitIntervals = 6;
 // Entries read in one snapshot: a long read transaction would keep LMDB from reusing pages.
 constexpr size_t kGarbageEntriesPerSnapshot = 4096;
 
@@ -117,6 +117,7 @@ class GarbageCollector {
   const std::vector<Index*> indexes_;
   const double live_ratio_max_;
   const uint32_t sealed_age_ms_;
+  const uint32_t interval_ms_;
   const Hooks hooks_;
   std::vector<std::unique_ptr<IndexReader>> readers_;
   std::unordered_map<uint32_t, uint64_t> revisit_after_ms_;  // by file; collector's thread

@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "storage/seeded_bugs.h"
 
 namespace basalt::storage {
 
@@ -75,10 +76,10 @@ int put_row(MDB_txn* txn, MDB_dbi dbi, Bytes key, Row<kPayloadBytes>& row) {
   return mdb_put(txn, dbi, &k, &v, 0);
 }
 
-Status sync_directory(const std::string& path) {
+Status sync_directory_at(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return fail_errno(errno, "open " + path);
-  const int result = ::fsync(fd);
+  const int result = seeded::kDirectoryNotSynced ? 0 : ::fsync(fd);
   const int error = errno;
   ::close(fd);
   if (result != 0) return fail_errno(error, "fsync " + path);
@@ -154,7 +155,8 @@ Status Index::open_environment() {
     mdb_env_set_maxreaders(env_, kIndexReadersMax);
     mdb_env_set_mapsize(env_, map_bytes);
     const int code =
-        mdb_env_open(env_, options_.directory.c_str(), MDB_NOTLS | MDB_NORDAHEAD, 0600);
+        mdb_env_open(env_, options_.directory.c_str(),
+                     MDB_NOTLS | MDB_NORDAHEAD | (seeded::kMdbNosync ? MDB_NOSYNC : 0), 0600);
     if (code == 0) break;
     mdb_env_close(env_);
     env_ = nullptr;
@@ -169,7 +171,7 @@ Status Index::open_environment() {
   }
   unsigned flags = 0;
   mdb_env_get_flags(env_, &flags);
-  BASALT_CHECK((flags & kForbiddenFlags) == 0);
+  BASALT_CHECK((flags & kForbiddenFlags) == 0 || seeded::kMdbNosync);
   int dead = 0;
   mdb_reader_check(env_, &dead);
   return {};
@@ -269,10 +271,10 @@ Status Index::load() {
   code = mdb_txn_commit(std::exchange(txn, nullptr));
   if (code != 0) return lmdb_error(code, "commit of the tables");
   if (!all_there) {
-    BASALT_CHECK_OK(sync_directory(options_.directory));
+    BASALT_CHECK_OK(sync_directory_at(options_.directory));
     const size_t slash = options_.directory.find_last_of('/');
     if (slash != std::string::npos && slash != 0) {
-      BASALT_CHECK_OK(sync_directory(options_.directory.substr(0, slash)));
+      BASALT_CHECK_OK(sync_directory_at(options_.directory.substr(0, slash)));
     }
   }
   return {};

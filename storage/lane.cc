@@ -15,6 +15,7 @@
 
 #include "base/check.h"
 #include "storage/files_local.h"
+#include "storage/seeded_bugs.h"
 #include "storage/segment_format.h"
 
 namespace basalt::storage {
@@ -307,7 +308,7 @@ class LogLane final : public Lane, private SpaceClient {
       files_.prefetch_log_segment(core_);
     }
 
-    batch.op.kind = IoOp::Kind::kWriteDataSync;
+    batch.op.kind = seeded::kAckBeforeFlush ? IoOp::Kind::kWrite : IoOp::Kind::kWriteDataSync;
     batch.op.fd = segment.fd.get();
     batch.op.data = batch.memory;
     batch.op.length = static_cast<uint32_t>(bytes.size());
@@ -329,6 +330,9 @@ class LogLane final : public Lane, private SpaceClient {
   }
 
   void complete_batches() {
+    if (seeded::kLaterBatchFirst && in_flight_.size() == 2 && in_flight_.back()->ended) {
+      std::swap(in_flight_.front(), in_flight_.back());
+    }
     while (!in_flight_.empty() && in_flight_.front()->ended) {
       Batch& batch = *in_flight_.front();
       in_flight_.pop_front();

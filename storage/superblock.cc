@@ -129,7 +129,7 @@ Status create_superblock(int directory_fd, const Superblock& superblock) {
   }
   BASALT_CHECK_OK(sync_file(fd.get(), "sync superblock"));
   if (::renameat(directory_fd, kTemporaryName, directory_fd, kName) != 0) return fail_errno(errno, "rename superblock");
-  return sync_file(directory_fd, "sync data directory");
+  return sync_directory(directory_fd, "sync data directory");
 }
 
 Status update_superblock(int directory_fd, const Superblock& superblock) {

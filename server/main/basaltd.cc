@@ -18,6 +18,7 @@
 #include "server/config.h"
 #include "server/server.h"
 #include "server/version.h"
+#include "storage/seeded_bugs.h"
 
 namespace {
 
@@ -59,6 +60,9 @@ int run(const server::Config& config) {
                         {"openssl", OpenSSL_version(OPENSSL_VERSION)},
                         {"data", config.data_directory},
                         {"cores", config.cores}});
+  if (const auto bug = storage::seeded_bug_name(); bug != "none") {
+    log_error("THIS BUILD LOSES DATA: it has a seeded bug, for tests of the tests", {{"bug", bug}});
+  }
   flush_log();
   auto server = server::Server::start(config);
   if (!server) {

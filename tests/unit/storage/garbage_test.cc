@@ -154,7 +154,7 @@ TEST(Garbage, SegmentsAreEmptiedAndReused) {
     if (survives) written[survivor] = driver.core().shard(i % 2).get_now(key)->view().body;
   }
   driver.checkpoint();
-  // Each segment holds about one survivor among dead bodies. A pass comes within kGarbageIntervalMs
+  // Each segment holds about one survivor among dead bodies. A pass comes within gc_interval_ms
   // and moves those of all sealed segments; then checkpoints free what it emptied.
   const auto moved = [&] {
     size_t count = 0;
