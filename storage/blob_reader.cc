@@ -1,8 +1,6 @@
 #include "storage/blob_reader.h"
 
 #include <fmt/core.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
 
 #include <algorithm>
 #include <cstring>
@@ -23,15 +21,6 @@ uint64_t mix(uint64_t value) {  // splitmix64's finalizer
   value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
   return value ^ (value >> 31);
 }
-
-// cachestat(2), Linux 6.5; the C library does not know it yet.
-constexpr long kCachestatNumber = 451;
-struct CachestatRange {
-  uint64_t offset, length;
-};
-struct Cachestat {
-  uint64_t cached, dirty, writeback, evicted, recently_evicted;
-};
 
 FileKind file_kind(BlobKind kind) {
   if (kind == BlobKind::kLog) return FileKind::kLog;
@@ -68,13 +57,14 @@ Result<BlobReader::OpenFile*> BlobReader::open_file(const BlobRef& blob) {
     return &open_.front();
   }
   std::string path = LocalFiles::path_of(file_kind(static_cast<BlobKind>(blob.kind)), blob.file);
-  UniqueFd fd(::openat(files_.directory_fd(), path.c_str(), O_RDONLY | O_CLOEXEC));
+  Disk& disk = files_.disk();
+  UniqueFd fd(disk, disk.open(files_.directory_fd(), path.c_str(), O_RDONLY));
   if (!fd) {
-    if (errno == ENOENT) return std::unexpected(corrupt(blob, 0, "the file is missing"));
-    return fail_open(errno, path);
+    if (fd.get() == -ENOENT) return std::unexpected(corrupt(blob, 0, "the file is missing"));
+    return fail_open(-fd.get(), path);
   }
   // Readers ask for what they need in pieces of up to 1 MiB; read-ahead would only fill the cache with neighbours.
-  ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM);
+  disk.advise(fd.get(), POSIX_FADV_RANDOM);
   if (open_.size() >= kReadFdsMax) {
     for (auto it = std::prev(open_.end());; --it) {
       if (it->users == 0) {
@@ -141,7 +131,7 @@ void BlobReader::read(ReadBlob& request) {
   }
   read.data = buffers_.take(end - begin);
   if (need_table) read.table_buffer = buffers_.take(table_bytes);
-  if (!read.data || (need_table && !read.table_buffer)) {
+  if (!read.data || (need_table && !read.table_buffer) || files_.platform().happens(Chaos::Point::kNoBuffer)) {
     read.data.release();
     read.table_buffer.release();
     if (free_reads_.size() < kFreeReadsMax) free_reads_.push_back(std::move(owned));
@@ -162,9 +152,7 @@ void BlobReader::read(ReadBlob& request) {
 void BlobReader::start(Read& read, Op& op, uint8_t* data, uint32_t length, uint64_t offset) {
   op.result = length;
   op.length = length;
-  iovec target{data, length};
-  ssize_t got = ::preadv2(read.file->fd.get(), &target, 1, static_cast<off_t>(offset), RWF_NOWAIT);
-  if (got == static_cast<ssize_t>(length)) return;
+  if (files_.disk().read_resident(read.file->fd.get(), {data, length}, offset) == int64_t{length}) return;
   // What was not resident; a partial answer is thrown away, it is rare.
   op.fn = &BlobReader::op_ended;
   op.reader = this;
@@ -289,15 +277,12 @@ std::optional<FileRange> BlobReader::file_range(const BlobRef& blob, uint64_t of
   auto file = open_file(blob);
   if (!file) return std::nullopt;
   int fd = (*file)->fd.get();
-  CachestatRange range{blob.offset + offset, length};
-  Cachestat state{};
-  if (::syscall(kCachestatNumber, fd, &range, &state, 0u) != 0) {
-    if (errno == ENOSYS || errno == EPERM) residency_known_ = false;
-    return std::nullopt;
-  }
-  uint64_t pages = (range.offset + length - 1) / kBlockBytes - range.offset / kBlockBytes + 1;
-  if (state.cached < pages) return std::nullopt;
-  return FileRange{fd, range.offset, length};
+  const uint64_t begin = blob.offset + offset;
+  const int64_t cached = files_.disk().resident_pages(fd, begin, length);
+  if (cached == -ENOSYS || cached == -EPERM) residency_known_ = false;
+  const uint64_t pages = (begin + length - 1) / kBlockBytes - begin / kBlockBytes + 1;
+  if (cached < static_cast<int64_t>(pages)) return std::nullopt;
+  return FileRange{fd, begin, length};
 }
 
 }  // namespace basalt::storage

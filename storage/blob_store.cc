@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "base/random.h"
 #include "storage/blob_reader.h"
 #include "storage/blob_writer.h"
 #include "storage/files_local.h"
@@ -124,7 +123,7 @@ class LocalBlobStore final : public BlobStore, private BlobPlaces, private Space
       place.file = place.own.number;
       place.fd = place.own.fd.get();
       do {
-        place.generation = static_cast<uint32_t>(random_u64());
+        place.generation = static_cast<uint32_t>(files_.platform().random->u64());
       } while (place.generation == 0);
       return std::optional<Place>(std::move(place));
     }

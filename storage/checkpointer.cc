@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <utility>
 
 #include "base/check.h"
@@ -72,31 +71,33 @@ Status checkpoint_overlay(Index& index, const Overlay& overlay, const LogPositio
   }
 }
 
-Checkpointer::Checkpointer(SpaceTotals& totals, EngineStats& stats, uint32_t tick_ms,
-                           std::function<void()> wake)
-    : totals_(totals), stats_(stats), tick_ms_(tick_ms), wake_(std::move(wake)) {
-  thread_ = std::thread([this] { run(); });
+Checkpointer::Checkpointer(const Platform& platform, SpaceTotals& totals, EngineStats& stats,
+                           uint32_t tick_ms, std::function<void()> wake)
+    : platform_(platform),
+      totals_(totals),
+      stats_(stats),
+      tick_ms_(tick_ms),
+      wake_(std::move(wake)) {
+  auto helper = platform_.helpers->start("checkpoints", [this] { return work(); });
+  BASALT_CHECK(helper.has_value());
+  const std::lock_guard lock(mutex_);
+  helper_ = std::move(*helper);
 }
 
-Checkpointer::~Checkpointer() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  changed_.notify_one();
-  thread_.join();
-}
+Checkpointer::~Checkpointer() { helper_.reset(); }
 
 void Checkpointer::start(const LogPosition& position, std::vector<ShardState*> shards) {
   BASALT_CHECK(!busy_);
   busy_ = true;
+  auto job = std::make_unique<Job>();
+  job->position = position;
+  job->shards = std::move(shards);
+  job->started_ns = platform_.clock->monotonic_ns();
   {
     const std::lock_guard lock(mutex_);
-    wanted_ = true;
-    position_ = position;
-    shards_ = std::move(shards);
+    job_ = std::move(job);
   }
-  changed_.notify_one();
+  helper_->kick();
 }
 
 std::optional<Checkpointer::Outcome> Checkpointer::take() {
@@ -113,60 +114,50 @@ void Checkpointer::bury(std::unique_ptr<Overlay> overlay) {
     const std::lock_guard lock(mutex_);
     buried_.push_back(std::move(overlay));
   }
-  changed_.notify_one();
+  helper_->kick();
 }
 
-void Checkpointer::run() {
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    if (!buried_.empty()) {
-      auto buried = std::exchange(buried_, {});
-      lock.unlock();
-      buried.clear();
-      lock.lock();
-      continue;
-    }
-    if (wanted_) {
-      wanted_ = false;
-      const LogPosition position = position_;
-      const std::vector<ShardState*> shards = std::exchange(shards_, {});
-      lock.unlock();
+void Checkpointer::write_shard(Job& job, Outcome& outcome) {
+  if (job.done == job.shards.size()) return;
+  ShardState& shard = *job.shards[job.done++];
+  const Overlay& frozen = *shard.frozen();
+  job.entries += frozen.entries();
+  outcome.status = checkpoint_overlay(shard.index(), frozen, &job.position, totals_);
+  if (outcome.status) return;
+  Error& error = outcome.status.error();
+  error.detail = fmt::format("checkpoint of shard {}: {}", shard.index().shard(), error.detail);
+}
 
-      const auto started = std::chrono::steady_clock::now();
-      Outcome outcome{{}, position};
-      size_t entries = 0;
-      for (ShardState* shard : shards) {
-        const Overlay& frozen = *shard->frozen();
-        entries += frozen.entries();
-        outcome.status = checkpoint_overlay(shard->index(), frozen, &position, totals_);
-        if (!outcome.status) {
-          Error& error = outcome.status.error();
-          error.detail =
-              fmt::format("checkpoint of shard {}: {}", shard->index().shard(), error.detail);
-          break;
-        }
-      }
-      const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(
-          std::chrono::steady_clock::now() - started);
-      stats_.checkpoints.fetch_add(1, std::memory_order_relaxed);
-      stats_.checkpoint_entries.fetch_add(entries, std::memory_order_relaxed);
-      stats_.checkpoint_ms_total.fetch_add(static_cast<uint64_t>(took.count()),
-                                           std::memory_order_relaxed);
-
-      lock.lock();
-      outcome_ = std::move(outcome);
-      lock.unlock();
-      wake_();
-      lock.lock();
-      continue;
-    }
-    if (stop_) return;
-    if (changed_.wait_for(lock, std::chrono::milliseconds(tick_ms_)) == std::cv_status::timeout) {
-      lock.unlock();
-      wake_();
-      lock.lock();
-    }
+uint32_t Checkpointer::work() {
+  std::vector<std::unique_ptr<Overlay>> buried;
+  std::unique_ptr<Job> job;
+  {
+    const std::lock_guard lock(mutex_);
+    buried.swap(buried_);
+    job = std::move(job_);
   }
+  if (job == nullptr) {
+    // With nothing to do it was the interval that called.
+    if (buried.empty()) wake_();
+    return tick_ms_;
+  }
+  Outcome outcome{{}, job->position};
+  write_shard(*job, outcome);
+  if (outcome.status && job->done < job->shards.size()) {
+    const std::lock_guard lock(mutex_);
+    job_ = std::move(job);
+    return 0;
+  }
+  const uint64_t took_ns = platform_.clock->monotonic_ns() - job->started_ns;
+  stats_.checkpoints.fetch_add(1, std::memory_order_relaxed);
+  stats_.checkpoint_entries.fetch_add(job->entries, std::memory_order_relaxed);
+  stats_.checkpoint_ms_total.fetch_add(took_ns / 1'000'000, std::memory_order_relaxed);
+  {
+    const std::lock_guard lock(mutex_);
+    outcome_ = std::move(outcome);
+  }
+  wake_();
+  return tick_ms_;
 }
 
 }  // namespace basalt::storage

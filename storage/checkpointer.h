@@ -5,13 +5,11 @@
 // the core calls take().
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -51,9 +49,9 @@ class Checkpointer {
  public:
   // `wake` is called on the checkpointer's thread: when a checkpoint is done, and every `tick_ms`
   // so that a sleeping core looks at its interval.
-  Checkpointer(SpaceTotals& totals, EngineStats& stats, uint32_t tick_ms,
+  Checkpointer(const Platform& platform, SpaceTotals& totals, EngineStats& stats, uint32_t tick_ms,
                std::function<void()> wake);
-  ~Checkpointer();  // waits for a running checkpoint
+  ~Checkpointer();  // waits for the shard that is being written; the rest is left to the replay
 
   // Core's thread; not while busy(). Each shard has a frozen overlay that nobody touches until
   // take().
@@ -68,8 +66,18 @@ class Checkpointer {
   void bury(std::unique_ptr<Overlay> overlay);
 
  private:
-  void run();
+  // What start() asked for; the helper's own while it works.
+  struct Job {
+    LogPosition position;
+    std::vector<ShardState*> shards;
+    size_t done = 0;
+    size_t entries = 0;
+    uint64_t started_ns = 0;
+  };
+  uint32_t work();  // one shard
+  void write_shard(Job& job, Outcome& outcome);
 
+  const Platform& platform_;
   SpaceTotals& totals_;
   EngineStats& stats_;
   const uint32_t tick_ms_;
@@ -77,14 +85,10 @@ class Checkpointer {
   bool busy_ = false;  // core's thread
 
   std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stop_ = false;
-  bool wanted_ = false;
-  LogPosition position_;
-  std::vector<ShardState*> shards_;
+  std::unique_ptr<Job> job_;
   std::optional<Outcome> outcome_;
   std::vector<std::unique_ptr<Overlay>> buried_;
-  std::thread thread_;
+  std::unique_ptr<Helper> helper_;
 };
 
 }  // namespace basalt::storage

@@ -36,8 +36,8 @@ LocalCore::LocalCore(const Parts& parts, unsigned core, Io& io, RunQueue& run_qu
   marker_.fn = [](Completion& completion) { static_cast<Marker&>(completion).core->freeze(); };
   const uint32_t tick_ms =
       std::clamp<uint32_t>(parts_.options.checkpoint_interval_ms / 2, 10, kTickMsMax);
-  checkpointer_ =
-      std::make_unique<Checkpointer>(parts_.totals, stats_, tick_ms, [this] { wake(); });
+  checkpointer_ = std::make_unique<Checkpointer>(parts_.files.platform(), parts_.totals, stats_,
+                                                 tick_ms, [this] { wake(); });
   relocator_ = std::make_unique<Relocator>(
       [this](unsigned number) -> MetaShard& { return shard(number); }, *blobs_, parts_.damaged);
 }
@@ -69,6 +69,7 @@ void LocalCore::wake() {
 }
 
 bool LocalCore::offer(const Relocation& relocation) {
+  if (parts_.files.platform().happens(Chaos::Point::kRelocationsFull)) return false;
   if (!relocator_->offer(relocation)) return false;
   wake();
   return true;
@@ -140,6 +141,7 @@ bool LocalCore::drive_checkpoint() {
   }
   if (phase_ != Phase::kIdle || !parts_.files.healthy()) return did;
   const LogPosition position = lane_->durable_position();
+  if (parts_.files.platform().happens(Chaos::Point::kLateCheckpoint)) return did;
   if (!checkpoint_wanted(position)) return did;
   begin_checkpoint(position);
   return true;

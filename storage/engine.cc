@@ -6,6 +6,7 @@
 #include <atomic>
 #include <mutex>
 #include <set>
+#include <map>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -139,7 +140,7 @@ Status LocalEngine::checkpoint_all(const LogPosition* position) {
     }
   };
   const size_t helpers =
-      std::min<size_t>(states_.size(), std::max(1u, std::thread::hardware_concurrency())) - 1;
+      std::min<size_t>(states_.size(), files_->platform().helpers->parallel()) - 1;
   std::vector<std::thread> threads;
   for (size_t i = 0; i < helpers; ++i) threads.emplace_back(work);
   work();

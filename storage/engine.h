@@ -22,6 +22,8 @@
 
 namespace basalt::storage {
 
+struct Platform;
+
 struct EngineOptions {
   std::string directory;
   unsigned core_count = 1;
@@ -38,6 +40,7 @@ struct EngineOptions {
   uint32_t gc_sealed_age_ms = 600'000;
   uint32_t gc_interval_ms = 10'000;             // between two looks for segments to collect
   bool allow_network_filesystem = false;
+  const Platform* platform = nullptr;           // storage/platform.h; null: the machine itself
 };
 
 // Counters are read by any thread (relaxed), written by the owner.

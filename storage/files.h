@@ -22,6 +22,7 @@
 #include "base/result.h"
 #include "storage/blob_store.h"
 #include "storage/engine.h"
+#include "storage/platform.h"
 #include "storage/types.h"
 
 namespace basalt::storage {
@@ -55,6 +56,7 @@ class Files {
   // Opens DIR: formats it if it is empty, takes the lock, checks version and file system, raises the epoch, lists files.
   static Result<std::unique_ptr<Files>> open(const EngineOptions& options);
 
+  virtual const Platform& platform() const { return system_platform(); }
   virtual const Superblock& superblock() const = 0;
   virtual std::string shard_directory(unsigned shard) const = 0;
 

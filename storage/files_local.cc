@@ -13,13 +13,8 @@
 namespace basalt::storage {
 
 LocalFiles::~LocalFiles() {
-  if (thread_.joinable()) {
-    {
-      std::unique_lock lock(mutex_);
-      stopping_ = true;
-      kicked_.notify_all();
-    }
-    thread_.join();
+  if (helper_ != nullptr) {
+    helper_.reset();
     for (auto& core : cores_) {
       for (OwnFile& file : core->own_ready) remove_file(FileKind::kOwn, file.number);
     }
@@ -182,7 +177,7 @@ std::vector<Files::Victim> LocalFiles::victims(double live_ratio_max, uint32_t s
     double ratio;
   };
   std::vector<Rated> rated;
-  uint64_t now_ms = clock_.monotonic_ns() / 1'000'000;
+  uint64_t now_ms = platform_.clock->monotonic_ns() / 1'000'000;
   {
     std::unique_lock lock(mutex_);
     if (!recovered_) return {};
@@ -244,8 +239,7 @@ std::string LocalFiles::health_text() const {
 // --- Supply of the cores
 
 void LocalFiles::kick_locked() {
-  kick_ = true;
-  kicked_.notify_one();
+  if (helper_ != nullptr) helper_->kick();
 }
 
 void LocalFiles::kick() {
@@ -308,6 +302,13 @@ void LocalFiles::run_poke(Completion& completion) {
   if (core.blobs != nullptr) core.blobs->space_changed();
 }
 
+// In the simulation: what is ready counts as not ready, and the core hears of it in its next turn. mutex_ held.
+bool LocalFiles::postpone(Core& core) {
+  if (!platform_.happens(Chaos::Point::kSegmentNotReady)) return false;
+  poke_locked(core);
+  return true;
+}
+
 Result<std::shared_ptr<LogSegment>> LocalFiles::take_log_segment(unsigned number) {
   if (!healthy()) return fail(Code::kReadOnly, health_text());
   std::unique_lock lock(mutex_);
@@ -316,7 +317,7 @@ Result<std::shared_ptr<LogSegment>> LocalFiles::take_log_segment(unsigned number
     Error error = *std::exchange(core.log.error, std::nullopt);
     return std::unexpected(std::move(error));
   }
-  if (core.log.ready == nullptr) {
+  if (core.log.ready == nullptr || postpone(core)) {
     core.log.wanted = core.log.needed = true;
     kick_locked();
     return nullptr;
@@ -335,7 +336,7 @@ Result<std::shared_ptr<BulkSegment>> LocalFiles::take_bulk_segment(unsigned numb
     Error error = *std::exchange(core.bulk.error, std::nullopt);
     return std::unexpected(std::move(error));
   }
-  if (core.bulk.ready == nullptr) {
+  if (core.bulk.ready == nullptr || postpone(core)) {
     core.bulk.wanted = core.bulk.needed = true;
     kick_locked();
     return nullptr;
@@ -386,7 +387,7 @@ void LocalFiles::seal_log(LogSegment& segment, uint64_t last_lsn) {
   SegmentEntry& entry = *segment.entry;
   entry.state = SegmentEntry::State::kSealed;
   entry.last_lsn = last_lsn;
-  entry.sealed_ms = clock_.monotonic_ns() / 1'000'000;
+  entry.sealed_ms = platform_.clock->monotonic_ns() / 1'000'000;
   Core& core = *cores_[entry.lane];
   if (core.log_active.get() == &segment) core.log_active.reset();
   reclaim_due_ = true;
@@ -395,7 +396,7 @@ void LocalFiles::seal_log(LogSegment& segment, uint64_t last_lsn) {
 void LocalFiles::seal_bulk(BulkSegment& segment) {
   std::unique_lock lock(mutex_);
   segment.entry->state = SegmentEntry::State::kSealed;
-  segment.entry->sealed_ms = clock_.monotonic_ns() / 1'000'000;
+  segment.entry->sealed_ms = platform_.clock->monotonic_ns() / 1'000'000;
   reclaim_due_ = true;
 }
 

@@ -10,13 +10,11 @@
 
 #include <array>
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -25,6 +23,7 @@
 #include "storage/files.h"
 #include "storage/files_posix.h"
 #include "storage/io.h"
+#include "storage/platform.h"
 #include "storage/read_guard.h"
 #include "storage/segment_format.h"
 
@@ -126,6 +125,7 @@ class LocalFiles final : public Files {
   Status start();  // reads or makes the superblock, raises the epoch, lists files, starts the thread
 
   // --- Files
+  const Platform& platform() const override { return platform_; }
   const Superblock& superblock() const override { return superblock_; }
   std::string shard_directory(unsigned shard) const override;
   void set_live(uint32_t file, int64_t bytes) override;
@@ -170,6 +170,7 @@ class LocalFiles final : public Files {
   uint64_t checkpointed_lsn(unsigned lane) const { return checkpointed_[lane].load(std::memory_order_acquire); }
   GuardEpochs& guards() { return guards_; }
   int directory_fd() const { return directory_.get(); }
+  Disk& disk() const { return disk_; }
   static std::string path_of(FileKind kind, uint32_t number);
 
   // --- For replay (before any lane exists).
@@ -229,12 +230,13 @@ class LocalFiles final : public Files {
   SegmentEntry* find_segment(uint32_t number) const;
   static void run_poke(Completion& completion);
   void poke_locked(Core& core);
+  bool postpone(Core& core);
   void kick_locked();
   void queue_unlink_locked(uint32_t number, OwnEntry& entry);
   bool is_reclaimable(const SegmentEntry& entry) const;  // mutex_ held
 
   // files_maintenance.cc: the maintenance thread.
-  void maintain();
+  uint32_t maintain();
   bool supply_cores();
   bool zero_ahead();
   bool reclaim_segments();
@@ -244,7 +246,7 @@ class LocalFiles final : public Files {
   Result<std::shared_ptr<BulkSegment>> prepare_bulk(unsigned core);
   Result<SegmentEntry*> raw_segment(FileKind kind, UniqueFd& fd);
   Result<SegmentEntry*> create_segment(FileKind kind, UniqueFd& fd);
-  Status write_header(SegmentEntry& entry, int fd, bool fresh);
+  Status write_header(SegmentEntry& entry, const UniqueFd& fd, bool fresh);
   Status make_own_files(unsigned core, unsigned count);
   Result<uint32_t> take_number();
   Result<UniqueFd> open_direct(const std::string& path, int flags);
@@ -252,18 +254,16 @@ class LocalFiles final : public Files {
   void note_failure(const Error& error, const char* what);
 
   const EngineOptions options_;
+  const Platform platform_;
+  Disk& disk_;
   const unsigned core_count_;
   const UniqueFd directory_;
   const UniqueFd lock_;
-  SystemClock clock_;
   Superblock superblock_;
   GuardEpochs guards_;
   bool direct_io_ = true;  // maintenance thread, after start()
 
   mutable std::mutex mutex_;
-  std::condition_variable kicked_;
-  bool kick_ = false;
-  bool stopping_ = false;
   bool recovered_ = false;        // drop_orphans() was called
   bool replay_finished_ = false;  // finish_replay() was called
   bool reclaim_due_ = false;      // something changed that may have made a segment reclaimable
@@ -296,7 +296,8 @@ class LocalFiles final : public Files {
 
   uint32_t next_number_ = 1;  // the maintenance thread's after start()
   uint8_t* zeros_ = nullptr;  // kZeroStepBytes, aligned
-  std::thread thread_;
+  uint64_t next_space_check_ns_ = 0;
+  std::unique_ptr<Helper> helper_;
 };
 
 inline LocalFiles& local(Files& files) { return static_cast<LocalFiles&>(files); }

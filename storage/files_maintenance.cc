@@ -1,19 +1,16 @@
 // The maintenance thread: everything that blocks and is not on anybody's way. Prepares segments and own files, writes
 // zeros ahead of the lanes, recycles emptied segments, unlinks own files, watches free space.
-#include <sys/statfs.h>
-
 #include <algorithm>
 #include <cstdlib>
 
 #include "base/check.h"
 #include "base/log.h"
-#include "base/random.h"
 #include "storage/files_local.h"
 
 namespace basalt::storage {
 namespace {
 
-constexpr auto kIdlePeriod = std::chrono::milliseconds(100);
+constexpr uint32_t kIdlePeriodMs = 100;
 // Below max(64 MiB + two log segments, 2 %) of free space writes are refused, so that erases, checkpoints and
 // collection always have room; a share of small disks only (48 MiB of 1 GiB), bounded on huge ones.
 constexpr uint64_t kLowWaterBytesMin = 64u << 20;
@@ -23,47 +20,36 @@ struct FreeDeleter {
   void operator()(uint8_t* memory) const { std::free(memory); }
 };
 
-uint32_t new_generation(uint32_t old) {
+uint32_t new_generation(Random& random, uint32_t old) {
   for (;;) {
-    auto generation = static_cast<uint32_t>(random_u64());
+    auto generation = static_cast<uint32_t>(random.u64());
     if (generation != 0 && generation != old) return generation;
   }
 }
 
 // Where the first block lies that was never written: the file system converts unwritten extents at the first write,
 // so it knows. Everything before may be written with one flush.
-uint64_t first_hole(int fd, uint64_t size) {
-  off_t hole = ::lseek(fd, static_cast<off_t>(kSegmentDataOffset), SEEK_HOLE);
+uint64_t first_hole(const UniqueFd& fd, uint64_t size) {
+  const int64_t hole = fd.disk().seek(fd.get(), kSegmentDataOffset, SEEK_HOLE);
   if (hole < 0) return kSegmentDataOffset;
   return std::min(size, static_cast<uint64_t>(hole) / kBlockBytes * kBlockBytes);
 }
 
 }  // namespace
 
-void LocalFiles::maintain() {
-  auto next_space_check = std::chrono::steady_clock::now();
-  for (;;) {
-    {
-      std::unique_lock lock(mutex_);
-      kicked_.wait_for(lock, kIdlePeriod, [this] { return kick_ || stopping_; });
-      if (stopping_) return;
-      kick_ = false;
-    }
-    bool more = true;
-    while (more) {
-      more = supply_cores();
-      more |= zero_ahead();
-      more |= reclaim_segments();
-      more |= unlink_own_files();
-      if (auto now = std::chrono::steady_clock::now(); now >= next_space_check) {
-        refresh_space();
-        next_space_check = now + kIdlePeriod;
-      }
-      std::unique_lock lock(mutex_);
-      if (stopping_) return;
-    }
-    flush_log();
+// One round; the next one at once if there was anything to do.
+uint32_t LocalFiles::maintain() {
+  bool more = supply_cores();
+  more |= zero_ahead();
+  more |= reclaim_segments();
+  more |= unlink_own_files();
+  if (const uint64_t now = platform_.clock->monotonic_ns(); now >= next_space_check_ns_) {
+    refresh_space();
+    next_space_check_ns_ = now + uint64_t{kIdlePeriodMs} * 1'000'000;
   }
+  if (more) return 0;
+  flush_log();
+  return kIdlePeriodMs;
 }
 
 // An error of the device ends writing; a full disk or table of descriptors is reported to who waits, and the next
@@ -131,9 +117,9 @@ bool LocalFiles::zero_ahead() {
     if (segment == nullptr || !healthy()) continue;
     LogSegment::Range range = segment->begin_zeroing();
     if (range.begin == range.end) continue;
-    Status written = write_at(segment->fd.get(), Bytes(zeros_, range.end - range.begin), range.begin, "zero log segment");
+    Status written = write_at(segment->fd, Bytes(zeros_, range.end - range.begin), range.begin, "zero log segment");
     // Synced here, so that the journal commit for the converted extents is not left to the lane's next batch.
-    if (written) written = sync_file(segment->fd.get(), "sync log segment");
+    if (written) written = sync_file(segment->fd, "sync log segment");
     if (!written && written.error().code != Code::kNoSpace) poison(written.error().detail);
     bool lane_waits = segment->end_zeroing(written.has_value());
     if (lane_waits) {
@@ -149,25 +135,25 @@ bool LocalFiles::zero_ahead() {
 
 Result<UniqueFd> LocalFiles::open_direct(const std::string& path, int flags) {
   if (direct_io_) {
-    UniqueFd fd(::openat(directory_.get(), path.c_str(), flags | O_CLOEXEC | O_DIRECT, 0600));
+    UniqueFd fd(disk_, disk_.open(directory_.get(), path.c_str(), flags | O_DIRECT));
     if (fd) return fd;
-    if (errno != EINVAL) return fail_open(errno, path);
+    if (fd.get() != -EINVAL) return fail_open(-fd.get(), path);
     log_warn("the file system knows no O_DIRECT; writes go through the page cache");
     direct_io_ = false;
     flags &= ~O_EXCL;  // the failed open may have left the file behind
   }
-  UniqueFd fd(::openat(directory_.get(), path.c_str(), flags | O_CLOEXEC, 0600));
-  if (!fd) return fail_open(errno, path);
+  UniqueFd fd(disk_, disk_.open(directory_.get(), path.c_str(), flags));
+  if (!fd) return fail_open(-fd.get(), path);
   return fd;
 }
 
 void LocalFiles::remove_file(FileKind kind, uint32_t number) {
   std::string path = path_of(kind, number);
   // Cores keep descriptors for reading in a cache; truncating gives the space back now and not when those go.
-  UniqueFd fd(::openat(directory_.get(), path.c_str(), O_WRONLY | O_CLOEXEC));
-  if (fd && ::ftruncate(fd.get(), 0) != 0) log_warn("cannot truncate", {{"file", path}});
-  if (::unlinkat(directory_.get(), path.c_str(), 0) != 0 && errno != ENOENT) {
-    log_warn("cannot remove", {{"file", path}, {"errno", errno}});
+  UniqueFd fd(disk_, disk_.open(directory_.get(), path.c_str(), O_WRONLY));
+  if (fd && disk_.truncate(fd.get(), 0) != 0) log_warn("cannot truncate", {{"file", path}});
+  if (const int removed = disk_.unlink(directory_.get(), path.c_str()); removed != 0 && removed != -ENOENT) {
+    log_warn("cannot remove", {{"file", path}, {"errno", -removed}});
   }
 }
 
@@ -178,15 +164,15 @@ Result<SegmentEntry*> LocalFiles::create_segment(FileKind kind, UniqueFd& fd) {
   auto create = [&]() -> Status {
     BASALT_TRY(file, open_direct(path, O_RDWR | O_CREAT | O_EXCL));
     fd = std::move(file);
-    if (::fallocate(fd.get(), 0, 0, static_cast<off_t>(size)) != 0) {
-      if (errno != EOPNOTSUPP) return fail_errno(errno, "allocate " + path);
-      if (::ftruncate(fd.get(), static_cast<off_t>(size)) != 0) return fail_errno(errno, "size " + path);
+    if (int result = disk_.allocate(fd.get(), size); result != 0) {
+      if (result != -EOPNOTSUPP) return fail_errno(-result, "allocate " + path);
+      result = disk_.truncate(fd.get(), size);
+      if (result != 0) return fail_errno(-result, "size " + path);
     }
-    BASALT_CHECK_OK(sync_file(fd.get(), "sync " + path));
+    BASALT_CHECK_OK(sync_file(fd, "sync " + path));
     const char* name = kind == FileKind::kLog ? "log" : "bulk";
-    UniqueFd directory(::openat(directory_.get(), name, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!directory) return fail_errno(errno, std::string("open directory ") + name);
-    return sync_directory(directory.get(), std::string("sync directory ") + name);
+    BASALT_TRY(directory, open_at(disk_, directory_.get(), name, O_RDONLY | O_DIRECTORY));
+    return sync_directory(directory, std::string("sync directory ") + name);
   };
   if (Status created = create(); !created) {
     fd.reset();
@@ -223,7 +209,7 @@ Result<SegmentEntry*> LocalFiles::raw_segment(FileKind kind, UniqueFd& fd) {
 }
 
 // The first copy, synced, then the second: a segment in reuse always has a valid header, old or new.
-Status LocalFiles::write_header(SegmentEntry& entry, int fd, bool fresh) {
+Status LocalFiles::write_header(SegmentEntry& entry, const UniqueFd& fd, bool fresh) {
   SegmentHeader header;
   header.uuid = superblock_.uuid;
   header.number = entry.number;
@@ -249,7 +235,7 @@ Result<std::shared_ptr<LogSegment>> LocalFiles::prepare_log(unsigned number) {
   bool fresh = entry->generation.load(std::memory_order_relaxed) == 0;
   {
     std::unique_lock lock(mutex_);
-    entry->generation = new_generation(entry->generation);
+    entry->generation = new_generation(*platform_.random, entry->generation);
     entry->lane = number;
     entry->lane_count = core_count_;
     entry->epoch = superblock_.epoch;
@@ -259,13 +245,13 @@ Result<std::shared_ptr<LogSegment>> LocalFiles::prepare_log(unsigned number) {
     entry->last_lsn = UINT64_MAX;
     entry->state = SegmentEntry::State::kPrepared;
   }
-  BASALT_CHECK_OK(write_header(*entry, segment->fd.get(), fresh));
+  BASALT_CHECK_OK(write_header(*entry, segment->fd, fresh));
   segment->entry = entry;
   segment->number = entry->number;
   segment->generation = entry->generation;
   segment->size = entry->size_bytes;
   segment->position = kSegmentDataOffset;
-  segment->zeroed_to = fresh ? kSegmentDataOffset : first_hole(segment->fd.get(), entry->size_bytes);
+  segment->zeroed_to = fresh ? kSegmentDataOffset : first_hole(segment->fd, entry->size_bytes);
   return segment;
 }
 
@@ -275,7 +261,7 @@ Result<std::shared_ptr<BulkSegment>> LocalFiles::prepare_bulk(unsigned number) {
   bool fresh = entry->generation.load(std::memory_order_relaxed) == 0;
   {
     std::unique_lock lock(mutex_);
-    entry->generation = new_generation(entry->generation);
+    entry->generation = new_generation(*platform_.random, entry->generation);
     entry->lane = number;
     entry->lane_count = core_count_;
     entry->epoch = superblock_.epoch;
@@ -284,7 +270,7 @@ Result<std::shared_ptr<BulkSegment>> LocalFiles::prepare_bulk(unsigned number) {
     entry->foreign = false;
     entry->state = SegmentEntry::State::kPrepared;
   }
-  BASALT_CHECK_OK(write_header(*entry, segment->fd.get(), fresh));
+  BASALT_CHECK_OK(write_header(*entry, segment->fd, fresh));
   segment->entry = entry;
   segment->number = entry->number;
   segment->generation = entry->generation;
@@ -332,9 +318,8 @@ Status LocalFiles::make_own_files(unsigned number, unsigned count) {
       BASALT_TRY(file_number, take_number());
       std::string path = path_of(FileKind::kOwn, file_number);
       std::string directory = path.substr(0, path.rfind('/'));
-      UniqueFd blob(::openat(directory_.get(), "blob", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-      if (!blob) return fail_errno(errno, "open directory blob");
-      BASALT_CHECK_OK(make_directory(blob.get(), directory.substr(directory.rfind('/') + 1).c_str()));
+      BASALT_TRY(blob, open_at(disk_, directory_.get(), "blob", O_RDONLY | O_DIRECTORY));
+      BASALT_CHECK_OK(make_directory(disk_, blob.get(), directory.substr(directory.rfind('/') + 1).c_str()));
       BASALT_TRY(file, open_direct(path, O_RDWR | O_CREAT | O_EXCL));
       made.push_back({file_number, std::move(file)});
       if (directories.empty() || directories.back() != directory) directories.push_back(directory);
@@ -343,12 +328,9 @@ Status LocalFiles::make_own_files(unsigned number, unsigned count) {
   }
   for (const std::string& path : directories) {
     if (!status) break;
-    UniqueFd directory(::openat(directory_.get(), path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!directory) {
-      status = fail_errno(errno, "open directory " + path);
-    } else {
-      status = sync_directory(directory.get(), "sync directory " + path);
-    }
+    auto directory = open_at(disk_, directory_.get(), path, O_RDONLY | O_DIRECTORY);
+    status = directory ? sync_directory(*directory, "sync directory " + path)
+                       : Status(std::unexpected(directory.error()));
   }
   if (!status) {
     for (OwnFile& file : made) remove_file(FileKind::kOwn, file.number);
@@ -390,15 +372,14 @@ bool LocalFiles::unlink_own_files() {
 }
 
 void LocalFiles::refresh_space() {
-  struct statfs info{};
-  if (::fstatfs(directory_.get(), &info) != 0) return;
-  uint64_t block = static_cast<uint64_t>(info.f_bsize);
-  uint64_t disk = info.f_blocks * block;
+  Disk::Space space;
+  if (disk_.space(directory_.get(), space) != 0) return;
+  const uint64_t disk = space.bytes;
   uint64_t low_water = std::max(kLowWaterBytesMin + 2 * superblock_.log_segment_bytes, disk / 50);
   low_water = std::min({low_water, kLowWaterBytesMax, disk / 64 * 3});
   std::unique_lock lock(mutex_);
   disk_bytes_ = disk;
-  disk_free_bytes_ = info.f_bavail * block;
+  disk_free_bytes_ = space.free_bytes;
   uint64_t reusable = raw_log_.size() * superblock_.log_segment_bytes + raw_bulk_.size() * superblock_.bulk_segment_bytes;
   bool below = disk_free_bytes_ + reusable < low_water;
   if (below != below_low_water_.exchange(below, std::memory_order_relaxed)) {

@@ -1,19 +1,15 @@
 // Opening a data directory: what it may be, formatting a fresh one, listing what is there.
 #include <dirent.h>
 #include <fmt/core.h>
-#include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/statfs.h>
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
-#include <cstring>
 #include <functional>
-#include <system_error>
 
 #include "base/check.h"
 #include "base/log.h"
-#include "base/random.h"
 #include "storage/files_local.h"
 #include "storage/superblock.h"
 
@@ -23,41 +19,6 @@ namespace {
 // File numbers reserved by one write of the superblock. A crash forgets which of them were used, so the next open
 // goes on behind them.
 constexpr uint32_t kNumbersAtOnce = 4096;
-
-struct Directory {
-  DIR* handle = nullptr;
-  ~Directory() {
-    if (handle != nullptr) ::closedir(handle);
-  }
-};
-
-// Calls `visit(name, type)` for each entry but "." and "..".
-Status for_each_entry(int at, const char* path,
-                      const std::function<Status(const std::string&, unsigned char)>& visit) {
-  UniqueFd fd(::openat(at, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd) return fail_errno(errno, std::string("open directory ") + path);
-  Directory directory{::fdopendir(fd.get())};
-  if (directory.handle == nullptr) return fail_errno(errno, std::string("read directory ") + path);
-  fd.release();
-  for (;;) {
-    errno = 0;
-    dirent* entry = ::readdir(directory.handle);
-    if (entry == nullptr) {
-      if (errno != 0) return fail_errno(errno, std::string("read directory ") + path);
-      return {};
-    }
-    std::string name = entry->d_name;
-    if (name == "." || name == "..") continue;
-    unsigned char type = entry->d_type;
-    if (type == DT_UNKNOWN) {
-      struct stat info{};
-      if (::fstatat(::dirfd(directory.handle), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0) {
-        type = static_cast<unsigned char>(IFTODT(info.st_mode));
-      }
-    }
-    BASALT_CHECK_OK(visit(name, type));
-  }
-}
 
 // Eight hexadecimal digits.
 std::optional<uint32_t> parse_number(const std::string& name) {
@@ -70,8 +31,8 @@ std::optional<uint32_t> parse_number(const std::string& name) {
 
 // Magic numbers of statfs(2). flock, O_DIRECT and fsync mean something else on these, or nothing (RELIABILITY: promise
 // P1 is made for a local file system).
-const char* network_filesystem(const struct statfs& info) {
-  switch (static_cast<uint32_t>(info.f_type)) {
+const char* network_filesystem(const Disk::Space& space) {
+  switch (space.type) {
     case 0x6969: return "NFS";
     case 0x517B: return "SMB";
     case 0xFE534D42: return "SMB2";
@@ -88,14 +49,14 @@ const char* network_filesystem(const struct statfs& info) {
 }
 
 // A directory without a superblock may be formatted only if it holds nothing but what an interrupted format leaves.
-Status check_formattable(int directory_fd) {
-  return for_each_entry(directory_fd, ".", [&](const std::string& name, unsigned char type) -> Status {
+Status check_formattable(Disk& disk, int directory_fd) {
+  return disk.list(directory_fd, ".", [&](const std::string& name, unsigned char type) -> Status {
     if (type == DT_SOCK || name == "lock" || name == "lost+found" || name == "superblock.tmp") return {};
     if (type == DT_DIR && (name == "log" || name == "bulk" || name == "blob" || name == "shard")) {
-      return for_each_entry(directory_fd, name.c_str(), [&](const std::string& inner, unsigned char kind) -> Status {
+      return disk.list(directory_fd, name.c_str(), [&](const std::string& inner, unsigned char kind) -> Status {
         std::string path = name + "/" + inner;
         if (kind == DT_DIR && name == "shard") {
-          return for_each_entry(directory_fd, path.c_str(), [&](const std::string& file, unsigned char) -> Status {
+          return disk.list(directory_fd, path.c_str(), [&](const std::string& file, unsigned char) -> Status {
             return fail(Code::kInvalid, fmt::format("no superblock, but {}/{} is there: not formatting over it", path, file));
           });
         }
@@ -111,32 +72,30 @@ Status check_formattable(int directory_fd) {
 
 Result<std::unique_ptr<Files>> Files::open(const EngineOptions& options) {
   const std::string& path = options.directory;
+  Disk& disk = *(options.platform != nullptr ? *options.platform : system_platform()).disk;
   if (options.core_count == 0) return fail(Code::kInvalid, "core_count is 0");
-  if (::mkdir(path.c_str(), 0700) == 0) {
+  if (const int made = disk.make_directory(AT_FDCWD, path.c_str()); made == 0) {
     size_t slash = path.find_last_of('/', path.find_last_not_of('/'));
     std::string parent = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-    UniqueFd fd(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!fd) return fail_errno(errno, "open " + parent);
-    BASALT_CHECK_OK(sync_directory(fd.get(), "sync " + parent));
-  } else if (errno != EEXIST) {
-    return fail_errno(errno, "make directory " + path);
+    BASALT_TRY(fd, open_at(disk, AT_FDCWD, parent, O_RDONLY | O_DIRECTORY));
+    BASALT_CHECK_OK(sync_directory(fd, "sync " + parent));
+  } else if (made != -EEXIST) {
+    return fail_errno(-made, "make directory " + path);
   }
-  UniqueFd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory) return fail_errno(errno, "open " + path);
+  BASALT_TRY(directory, open_at(disk, AT_FDCWD, path, O_RDONLY | O_DIRECTORY));
 
-  struct statfs info{};
-  if (::fstatfs(directory.get(), &info) != 0) return fail_errno(errno, "statfs " + path);
-  if (const char* name = network_filesystem(info); name != nullptr && !options.allow_network_filesystem) {
+  Disk::Space space;
+  if (const int got = disk.space(directory.get(), space); got != 0) return fail_errno(-got, "statfs " + path);
+  if (const char* name = network_filesystem(space); name != nullptr && !options.allow_network_filesystem) {
     return fail(Code::kInvalid, fmt::format("{} is on {}: durability cannot be promised on a network or user-space "
                                             "file system",
                                             path, name));
   }
 
-  UniqueFd lock(::openat(directory.get(), "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!lock) return fail_errno(errno, "open " + path + "/lock");
-  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno == EWOULDBLOCK) return fail(Code::kBusy, path + " is in use by another process");
-    return fail_errno(errno, "lock " + path);
+  BASALT_TRY(lock, open_at(disk, directory.get(), "lock", O_RDWR | O_CREAT));
+  if (const int locked = disk.lock(lock.get()); locked != 0) {
+    if (locked == -EWOULDBLOCK) return fail(Code::kBusy, path + " is in use by another process");
+    return fail_errno(-locked, "lock " + path);
   }
 
   auto files = std::make_unique<LocalFiles>(options, std::move(directory), std::move(lock));
@@ -146,6 +105,8 @@ Result<std::unique_ptr<Files>> Files::open(const EngineOptions& options) {
 
 LocalFiles::LocalFiles(const EngineOptions& options, UniqueFd directory, UniqueFd lock)
     : options_(options),
+      platform_(options.platform != nullptr ? *options.platform : system_platform()),
+      disk_(*platform_.disk),
       core_count_(options.core_count),
       directory_(std::move(directory)),
       lock_(std::move(lock)),
@@ -162,38 +123,37 @@ LocalFiles::LocalFiles(const EngineOptions& options, UniqueFd directory, UniqueF
 }
 
 uint64_t LocalFiles::default_segment_bytes() const {
-  struct statfs info{};
-  uint64_t disk = ::fstatfs(directory_.get(), &info) == 0 ? info.f_blocks * static_cast<uint64_t>(info.f_bsize) : 0;
-  uint64_t bytes = disk / 256 / (1u << 20) * (1u << 20);
+  Disk::Space space;
+  const uint64_t total = disk_.space(directory_.get(), space) == 0 ? space.bytes : 0;
+  uint64_t bytes = total / 256 / (1u << 20) * (1u << 20);
   return std::clamp<uint64_t>(bytes, 8u << 20, 256u << 20);
 }
 
 Status LocalFiles::format() {
-  BASALT_CHECK_OK(check_formattable(directory_.get()));
+  BASALT_CHECK_OK(check_formattable(disk_, directory_.get()));
   Superblock superblock;
-  fill_random(superblock.uuid);
+  platform_.random->fill(superblock.uuid);
   superblock.shard_count = options_.shard_count_at_format;
   superblock.log_segment_bytes = options_.log_segment_bytes;
   superblock.bulk_segment_bytes = options_.bulk_segment_bytes;
   if (superblock.log_segment_bytes == 0) superblock.log_segment_bytes = default_segment_bytes();
   if (superblock.bulk_segment_bytes == 0) superblock.bulk_segment_bytes = default_segment_bytes();
-  superblock.hash_seed = random_u64();
+  superblock.hash_seed = platform_.random->u64();
   if (superblock.shard_count == 0 || superblock.shard_count > 4096 || !std::has_single_bit(superblock.shard_count)) {
     return fail(Code::kInvalid, "the number of shards must be a power of two up to 4096");
   }
   for (uint64_t bytes : {superblock.log_segment_bytes, superblock.bulk_segment_bytes}) {
     if (bytes % kBlockBytes != 0 || bytes < kLogSegmentBytesMin || bytes > kSegmentBytesMax) {
-      return fail(Code::kInvalid, "segments have 4 MiB to 1 GiB, in multiples of 4096 bytes");
+      return fail(Code::kInvalid, "segments have 1 MiB to 1 GiB, in multiples of 4096 bytes");
     }
   }
-  for (const char* name : {"log", "bulk", "blob", "shard"}) BASALT_CHECK_OK(make_directory(directory_.get(), name));
+  for (const char* name : {"log", "bulk", "blob", "shard"}) BASALT_CHECK_OK(make_directory(disk_, directory_.get(), name));
   for (unsigned shard = 0; shard < superblock.shard_count; ++shard) {
-    BASALT_CHECK_OK(make_directory(directory_.get(), fmt::format("shard/{:02}", shard).c_str()));
+    BASALT_CHECK_OK(make_directory(disk_, directory_.get(), fmt::format("shard/{:02}", shard).c_str()));
   }
-  UniqueFd shards(::openat(directory_.get(), "shard", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!shards) return fail_errno(errno, "open directory shard");
-  BASALT_CHECK_OK(sync_directory(shards.get(), "sync directory shard"));
-  BASALT_CHECK_OK(create_superblock(directory_.get(), superblock));
+  BASALT_TRY(shards, open_at(disk_, directory_.get(), "shard", O_RDONLY | O_DIRECTORY));
+  BASALT_CHECK_OK(sync_directory(shards, "sync directory shard"));
+  BASALT_CHECK_OK(create_superblock(directory_.get(), superblock, disk_));
   log_info("data directory formatted", {{"directory", options_.directory},
                                         {"shards", superblock.shard_count},
                                         {"log_segment_bytes", superblock.log_segment_bytes},
@@ -202,10 +162,10 @@ Status LocalFiles::format() {
 }
 
 Status LocalFiles::start() {
-  auto found = read_superblock(directory_.get());
+  auto found = read_superblock(directory_.get(), disk_);
   if (!found && found.error().code == Code::kNotFound) {
     BASALT_CHECK_OK(format());
-    found = read_superblock(directory_.get());
+    found = read_superblock(directory_.get(), disk_);
   }
   if (!found) return std::unexpected(found.error());
   superblock_ = *found;
@@ -219,13 +179,11 @@ Status LocalFiles::start() {
   if (next_number_ > UINT32_MAX - 2 * kNumbersAtOnce) return fail(Code::kTooLarge, "file numbers are used up");
   superblock_.epoch += 1;
   superblock_.number_limit = next_number_ + kNumbersAtOnce;
-  BASALT_CHECK_OK(update_superblock(directory_.get(), superblock_));
+  BASALT_CHECK_OK(update_superblock(directory_.get(), superblock_, disk_));
   refresh_space();
-  try {
-    thread_ = std::thread([this] { maintain(); });
-  } catch (const std::system_error& error) {
-    return fail(Code::kIo, std::string("cannot start the maintenance thread: ") + error.what());
-  }
+  BASALT_TRY(helper, platform_.helpers->start("maintenance", [this] { return maintain(); }));
+  const std::lock_guard lock(mutex_);
+  helper_ = std::move(helper);
   return {};
 }
 
@@ -234,7 +192,7 @@ Result<uint32_t> LocalFiles::take_number() {
     Superblock raised = superblock_;
     if (raised.number_limit > UINT32_MAX - kNumbersAtOnce) return fail(Code::kNoSpace, "file numbers are used up");
     raised.number_limit += kNumbersAtOnce;
-    BASALT_CHECK_OK(update_superblock(directory_.get(), raised));
+    BASALT_CHECK_OK(update_superblock(directory_.get(), raised, disk_));
     superblock_.number_limit = raised.number_limit;
   }
   return next_number_++;
@@ -253,27 +211,26 @@ void LocalFiles::index_segment(SegmentEntry& entry) {
 
 Status LocalFiles::list_segments(FileKind kind) {
   const char* name = kind == FileKind::kLog ? "log" : "bulk";
-  return for_each_entry(directory_.get(), name, [&](const std::string& file, unsigned char) -> Status {
+  return disk_.list(directory_.get(), name, [&](const std::string& file, unsigned char) -> Status {
     auto number = parse_number(file);
     if (!number) {
       log_warn("unknown file in the data directory", {{"file", std::string(name) + "/" + file}});
       return {};
     }
     std::string path = path_of(kind, *number);
-    UniqueFd fd(::openat(directory_.get(), path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd) return fail_errno(errno, "open " + path);
-    struct stat info{};
-    if (::fstat(fd.get(), &info) != 0) return fail_errno(errno, "stat " + path);
+    BASALT_TRY(fd, open_at(disk_, directory_.get(), path, O_RDONLY));
+    const int64_t size = disk_.size(fd.get());
+    if (size < 0) return fail_errno(static_cast<int>(-size), "stat " + path);
     auto entry = std::make_unique<SegmentEntry>();
     entry->number = *number;
     entry->kind = kind;
     entry->foreign = true;
     entry->state = SegmentEntry::State::kDamaged;
-    entry->size_bytes = static_cast<uint64_t>(info.st_size);
+    entry->size_bytes = static_cast<uint64_t>(size);
     for (uint64_t copy = 0; copy < 2 && entry->state == SegmentEntry::State::kDamaged; ++copy) {
       std::array<uint8_t, kBlockBytes> block{};
       // An unreadable copy is as good as none; the other one may do.
-      auto got = read_at(fd.get(), block, copy * kBlockBytes);
+      auto got = read_at(fd, block, copy * kBlockBytes);
       auto header = got ? parse_segment_header(block) : std::nullopt;
       if (!header || header->number != *number || header->kind != static_cast<uint8_t>(kind) ||
           header->uuid != superblock_.uuid) {
@@ -295,9 +252,9 @@ Status LocalFiles::list_segments(FileKind kind) {
 }
 
 Status LocalFiles::list_own_files() {
-  return for_each_entry(directory_.get(), "blob", [&](const std::string& group, unsigned char type) -> Status {
+  return disk_.list(directory_.get(), "blob", [&](const std::string& group, unsigned char type) -> Status {
     if (type != DT_DIR) return {};
-    return for_each_entry(directory_.get(), ("blob/" + group).c_str(),
+    return disk_.list(directory_.get(), ("blob/" + group).c_str(),
                           [&](const std::string& file, unsigned char) -> Status {
       auto number = parse_number(file);
       if (!number || path_of(FileKind::kOwn, *number) != "blob/" + group + "/" + file) {

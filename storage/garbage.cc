@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "base/check.h"
@@ -16,13 +17,6 @@ namespace basalt::storage {
 namespace {
 
 constexpr uint32_t kCopyBytes = 512 * 1024;
-
-uint64_t now_ms() {
-  // Pacing of a background thread, not time that anything is measured or recorded by.
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
-                                   std::chrono::steady_clock::now().time_since_epoch())
-                                   .count());
-}
 
 }  // namespace
 
@@ -296,24 +290,24 @@ GarbageCollector::GarbageCollector(Files& files, std::vector<Index*> indexes,
 GarbageCollector::~GarbageCollector() { stop(); }
 
 void GarbageCollector::start() {
-  thread_ = std::thread([this] { run(); });
+  auto helper = files_.platform().helpers->start("collector", [this] { return work(); });
+  BASALT_CHECK(helper.has_value());
+  const std::lock_guard lock(mutex_);
+  helper_ = std::move(*helper);
 }
 
 void GarbageCollector::stop() {
+  std::unique_ptr<Helper> helper;
   {
     const std::lock_guard lock(mutex_);
-    stop_ = true;
+    helper = std::move(helper_);
   }
-  changed_.notify_all();
-  if (thread_.joinable()) thread_.join();
 }
 
 void GarbageCollector::kick() {
-  {
-    const std::lock_guard lock(mutex_);
-    kicked_ = true;
-  }
-  changed_.notify_all();
+  kicked_ = true;
+  const std::lock_guard lock(mutex_);
+  if (helper_ != nullptr) helper_->kick();
 }
 
 void GarbageCollector::file_damaged(uint32_t file) {
@@ -321,23 +315,29 @@ void GarbageCollector::file_damaged(uint32_t file) {
   damaged_.insert(file);
 }
 
-void GarbageCollector::run() {
-  std::unique_lock lock(mutex_);
-  while (!stop_) {
-    const uint32_t wait_ms = files_.below_low_water()
-                                 ? std::min(interval_ms_, kGarbageLowWaterIntervalMs)
-                                 : interval_ms_;
-    changed_.wait_for(lock, std::chrono::milliseconds(wait_ms),
-                      [this] { return stop_ || kicked_; });
-    kicked_ = false;
-    if (stop_) break;
-    lock.unlock();
-    if (files_.healthy()) pass();
-    lock.lock();
+uint32_t GarbageCollector::work() {
+  const uint32_t interval =
+      files_.below_low_water() ? std::min(interval_ms_, kGarbageLowWaterIntervalMs) : interval_ms_;
+  if (!pass_) {
+    // The first call is the helper's start, and no reason to look.
+    const bool wanted = kicked_.exchange(false) || !std::exchange(first_, false);
+    if (!wanted || !files_.healthy() || !begin_pass()) return interval;
   }
+  return step().value_or(interval);
 }
 
 size_t GarbageCollector::pass() {
+  if (!begin_pass()) return 0;
+  size_t offered = 0;
+  for (;;) {
+    const auto wait_ms = step();
+    if (!wait_ms) return offered;
+    offered = pass_->offered;
+    if (*wait_ms != 0) std::this_thread::sleep_for(std::chrono::milliseconds(*wait_ms));
+  }
+}
+
+bool GarbageCollector::begin_pass() {
   const uint64_t now = now_ms();
   std::erase_if(revisit_after_ms_, [now](const auto& entry) { return entry.second <= now; });
   auto chosen = std::make_shared<FileSet>();
@@ -352,104 +352,109 @@ size_t GarbageCollector::pass() {
       if (chosen->size() < kVictimsPerPassMax) chosen->insert(victim.file);
     }
   }
-  if (chosen->empty()) return 0;
-  const std::shared_ptr<const FileSet> victims = chosen;
-  size_t offered = 0;
-  for (unsigned shard = 0; shard < indexes_.size() && !stop_; ++shard) {
-    if (const auto status = collect(shard, victims, offered); !status) {
-      log_error("garbage collection cannot read an index",
-                {{"shard", shard}, {"error", status.error().detail}});
-    }
-  }
-  while (!stop_ && hooks_.outstanding() != 0) {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, std::chrono::milliseconds(20), [this] { return stop_.load(); });
-  }
-  for (const uint32_t file : *victims) {
-    revisit_after_ms_[file] = now_ms() + uint64_t{kGarbageRevisitIntervals} * interval_ms_;
-  }
-  if (offered != 0) hooks_.request_checkpoints();
-  log_info("garbage collection pass", {{"segments", victims->size()}, {"records", offered}});
-  return offered;
+  if (chosen->empty()) return false;
+  pass_ = std::make_unique<Pass>();
+  pass_->victims = std::move(chosen);
+  return true;
 }
 
-bool GarbageCollector::hand_out(const Relocation& relocation) {
+std::optional<uint32_t> GarbageCollector::step() {
+  constexpr uint32_t kWaitMs = 20;
   constexpr int kTriesMax =
       1500;  // 30 s: a core that takes nothing for so long is stopping or stuck
-  for (int tries = 0; !stop_ && tries < kTriesMax; ++tries) {
-    if (hooks_.offer(relocation)) return true;
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, std::chrono::milliseconds(20), [this] { return stop_.load(); });
+  Pass& pass = *pass_;
+  while (!pass.found.empty()) {
+    if (!hooks_.offer(pass.found.front())) {
+      if (++pass.tries < kTriesMax) return kWaitMs;
+      pass.next_shard();
+      return 0;
+    }
+    pass.found.pop_front();
+    pass.tries = 0;
+    ++pass.offered;
   }
-  return false;
+  if (pass.shard < indexes_.size()) {
+    if (const auto status = search(); !status) {
+      log_error("garbage collection cannot read an index",
+                {{"shard", pass.shard}, {"error", status.error().detail}});
+      pass.next_shard();
+    }
+    return 0;
+  }
+  if (hooks_.outstanding() != 0) return kWaitMs;
+  for (const uint32_t file : *pass.victims) {
+    revisit_after_ms_[file] = now_ms() + uint64_t{kGarbageRevisitIntervals} * interval_ms_;
+  }
+  if (pass.offered != 0) hooks_.request_checkpoints();
+  log_info("garbage collection pass",
+           {{"segments", pass.victims->size()}, {"records", pass.offered}});
+  pass_.reset();
+  return std::nullopt;
 }
 
-Status GarbageCollector::collect(unsigned shard, const std::shared_ptr<const FileSet>& victims,
-                                 size_t& offered) {
-  std::vector<uint64_t> scratch;
-  std::vector<Relocation> found;
-  for (size_t table = 0; table < kTableCount; ++table) {
-    uint64_t space = 0;
-    std::string resume;  // next name to look at in `space`
-    for (bool more = true; more;) {
-      if (stop_) return {};
-      {
-        BASALT_TRY(snapshot, readers_[shard]->begin());
-        SliceSource& source = snapshot.source(static_cast<Table>(table));
-        for (size_t budget = kGarbageEntriesPerSnapshot; budget != 0;) {
-          // The first space at or after `space` that has names; layers (top bit set) come after all
-          // spaces.
-          uint8_t start[kLayerBytes];
-          store_be64(start, space);
-          BASALT_TRY(any, source.seek(start));
-          if (!any || (load_be64(source.key().data()) & kLayerBit) != 0) {
-            more = false;
-            break;
-          }
-          if (const uint64_t at = load_be64(source.key().data()); at != space) {
-            space = at;
-            resume.clear();
-          }
-          SliceCursor cursor(source, space);
-          BASALT_CHECK_OK(cursor.seek(resume));
-          for (; cursor.valid() && budget != 0; --budget) {
-            const Bytes value = cursor.value();
-            scratch.resize((value.size() + 7) / 8);
-            std::memcpy(scratch.data(), value.data(), value.size());
-            const KeyView key{static_cast<Table>(table), space, cursor.name()};
-            const auto record = decode_record(
-                key, {reinterpret_cast<const uint8_t*>(scratch.data()), value.size()});
-            bool wanted = false;
-            if (record) {
-              for_each_file_blob(
-                  *record, [&](const BlobRef& blob) { wanted |= victims->contains(blob.file); });
-            }
-            if (wanted) {
-              found.push_back(
-                  {shard, key.table, space, std::string(key.name), record->seq, victims});
-            }
-            resume.assign(cursor.name());
-            resume.push_back('\0');
-            BASALT_CHECK_OK(cursor.next());
-          }
-          if (cursor.valid()) break;  // budget spent within the space
-          resume.clear();
-          ++space;
-          if ((space & kLayerBit) != 0) {
-            more = false;
-            break;
-          }
-          if (budget != 0) --budget;
-        }
-      }
-      // Outside the snapshot: handing out may wait.
-      for (const Relocation& relocation : found) {
-        if (!hand_out(relocation)) return {};
-        ++offered;
-      }
-      found.clear();
+// Looks at up to kGarbageEntriesPerSnapshot entries, and leaves `table`, `space` and `resume` where
+// the next call goes on; at the end of the last table the shard is done, once what was found has
+// been handed out.
+Status GarbageCollector::search() {
+  Pass& pass = *pass_;
+  BASALT_TRY(snapshot, readers_[pass.shard]->begin());
+  SliceSource& source = snapshot.source(static_cast<Table>(pass.table));
+  bool more = true;
+  for (size_t budget = kGarbageEntriesPerSnapshot; budget != 0;) {
+    // The first space at or after `space` that has names; layers (top bit set) come after all
+    // spaces.
+    uint8_t start[kLayerBytes];
+    store_be64(start, pass.space);
+    BASALT_TRY(any, source.seek(start));
+    if (!any || (load_be64(source.key().data()) & kLayerBit) != 0) {
+      more = false;
+      break;
     }
+    if (const uint64_t at = load_be64(source.key().data()); at != pass.space) {
+      pass.space = at;
+      pass.resume.clear();
+    }
+    SliceCursor cursor(source, pass.space);
+    BASALT_CHECK_OK(cursor.seek(pass.resume));
+    for (; cursor.valid() && budget != 0; --budget) {
+      const Bytes value = cursor.value();
+      scratch_.resize((value.size() + 7) / 8);
+      std::memcpy(scratch_.data(), value.data(), value.size());
+      const KeyView key{static_cast<Table>(pass.table), pass.space, cursor.name()};
+      const auto record =
+          decode_record(key, {reinterpret_cast<const uint8_t*>(scratch_.data()), value.size()});
+      bool wanted = false;
+      if (record) {
+        for_each_file_blob(
+            *record, [&](const BlobRef& blob) { wanted |= pass.victims->contains(blob.file); });
+      }
+      if (wanted) {
+        pass.found.push_back(
+            {pass.shard, key.table, pass.space, std::string(key.name), record->seq, pass.victims});
+      }
+      pass.resume.assign(cursor.name());
+      pass.resume.push_back('\0');
+      BASALT_CHECK_OK(cursor.next());
+    }
+    if (cursor.valid()) break;  // budget spent within the space
+    pass.resume.clear();
+    ++pass.space;
+    if ((pass.space & kLayerBit) != 0) {
+      more = false;
+      break;
+    }
+    if (budget != 0) --budget;
   }
+  if (more) return {};
+  if (++pass.table < kTableCount) {
+    pass.space = 0;
+    pass.resume.clear();
+    return {};
+  }
+  // What was found in the last piece is still of this shard.
+  auto found = std::move(pass.found);
+  pass.next_shard();
+  pass.found = std::move(found);
   return {};
 }
 

@@ -9,14 +9,13 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
-#include <thread>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -99,19 +98,40 @@ class GarbageCollector {
                    Hooks hooks);
   ~GarbageCollector();
 
-  void start();                      // the thread
+  void start();                      // the thread; fails as BASALT_CHECK
   void kick();                       // any thread: a pass soon
   void file_damaged(uint32_t file);  // any thread
 
-  // One pass: returns how many relocations were handed out. The thread's, or a test's instead of
-  // the thread.
+  // One pass: returns how many relocations were handed out. For a test, instead of the thread.
   size_t pass();
   void stop();
 
  private:
-  void run();
-  Status collect(unsigned shard, const std::shared_ptr<const FileSet>& victims, size_t& offered);
-  bool hand_out(const Relocation& relocation);
+  // A pass under way: victims, and how far the indexes were searched for what refers to them.
+  struct Pass {
+    std::shared_ptr<const FileSet> victims;
+    unsigned shard = 0;
+    size_t table = 0;
+    uint64_t space = 0;
+    std::string resume;            // next name to look at in `space`
+    std::deque<Relocation> found;  // to be handed out before the search goes on
+    int tries = 0;
+    size_t offered = 0;
+    void next_shard() {
+      ++shard;
+      table = 0;
+      space = 0;
+      resume.clear();
+      found.clear();
+      tries = 0;
+    }
+  };
+  uint32_t work();
+  bool begin_pass();
+  // One step: returns the milliseconds until the next one is of use, or nothing: the pass is over.
+  std::optional<uint32_t> step();
+  Status search();  // a snapshot's worth
+  uint64_t now_ms() const { return files_.platform().clock->monotonic_ns() / 1'000'000; }
 
   Files& files_;
   const std::vector<Index*> indexes_;
@@ -122,12 +142,14 @@ class GarbageCollector {
   std::vector<std::unique_ptr<IndexReader>> readers_;
   std::unordered_map<uint32_t, uint64_t> revisit_after_ms_;  // by file; collector's thread
 
+  std::vector<uint64_t> scratch_;
+  std::unique_ptr<Pass> pass_;
+  bool first_ = true;  // call of work()
+
   std::mutex mutex_;
-  std::condition_variable changed_;
   FileSet damaged_;
-  bool kicked_ = false;
-  std::atomic<bool> stop_{false};
-  std::thread thread_;
+  std::atomic<bool> kicked_{false};
+  std::unique_ptr<Helper> helper_;
 };
 
 }  // namespace basalt::storage

@@ -52,6 +52,53 @@ void Io::clear_wake() {
   [[maybe_unused]] ssize_t got = ::read(event_fd_, &count, sizeof count);
 }
 
+int64_t transfer(Disk& disk, IoOp& op, bool write) {
+  while (op.done_bytes < op.length) {
+    uint8_t* data = op.data + op.done_bytes;
+    const size_t left = op.length - op.done_bytes;
+    const uint64_t offset = op.offset + op.done_bytes;
+    const int64_t got = write ? disk.write(op.fd, {data, left}, offset) : disk.read(op.fd, {data, left}, offset);
+    if (got == -EINTR || got == -EAGAIN) continue;
+    if (got < 0) return got;
+    if (got == 0) {
+      if (write) return -EIO;
+      break;
+    }
+    op.done_bytes += static_cast<uint32_t>(got);
+  }
+  return op.done_bytes;
+}
+
+int64_t data_sync(Disk& disk, int fd) {
+  for (;;) {
+    const int result = disk.data_sync(fd);
+    if (result != -EINTR) return result;
+  }
+}
+
+int64_t carry_out(Disk& disk, IoOp& op) {
+  switch (op.kind) {
+    case IoOp::Kind::kRead:
+      return transfer(disk, op, false);
+    case IoOp::Kind::kWrite:
+      return transfer(disk, op, true);
+    case IoOp::Kind::kDataSync:
+      return data_sync(disk, op.fd);
+    case IoOp::Kind::kWriteDataSync: {
+      const int64_t written = transfer(disk, op, true);
+      if (written < 0) return written;
+      const int64_t synced = data_sync(disk, op.fd);
+      return synced < 0 ? synced : written;
+    }
+    case IoOp::Kind::kAllocate:
+      for (;;) {
+        const int result = disk.allocate(op.fd, op.offset);
+        if (result != -EINTR) return result;
+      }
+  }
+  return -EINVAL;
+}
+
 Result<std::unique_ptr<Io>> make_io(RunQueue& run_queue, bool force_threads) {
   if (!force_threads) {
     auto uring = make_uring_io(run_queue);

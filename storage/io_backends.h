@@ -1,6 +1,7 @@
 // The two implementations of Io that make_io() chooses from.
 #pragma once
 
+#include "storage/disk.h"
 #include "storage/io.h"
 
 namespace basalt::storage {
@@ -8,6 +9,12 @@ namespace basalt::storage {
 // Fails where the kernel or a seccomp filter denies io_uring or lacks an operation we need.
 Result<std::unique_ptr<Io>> make_uring_io(RunQueue& run_queue);
 Result<std::unique_ptr<Io>> make_thread_pool_io(RunQueue& run_queue);
+
+// An operation as blocking calls: short transfers, EINTR and EAGAIN are gone on with. transfer() is the first half of
+// kWriteDataSync, data_sync() the second.
+int64_t transfer(Disk& disk, IoOp& op, bool write);
+int64_t data_sync(Disk& disk, int fd);
+int64_t carry_out(Disk& disk, IoOp& op);
 
 // Operations queued by a core, linked by Completion::next, first in first out.
 class IoOpList {

@@ -1,8 +1,6 @@
 // Io over a few threads that make blocking calls, for hosts that deny io_uring. Slower, with the same promises.
-#include <fcntl.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <condition_variable>
 #include <mutex>
 #include <system_error>
@@ -16,55 +14,6 @@ namespace {
 
 // Per core. Two log batches and their neighbours' blob writes keep this many busy; more only add context switches.
 constexpr unsigned kThreads = 6;
-
-int64_t transfer(IoOp& op, bool write) {
-  while (op.done_bytes < op.length) {
-    uint8_t* data = op.data + op.done_bytes;
-    size_t left = op.length - op.done_bytes;
-    auto offset = static_cast<off_t>(op.offset + op.done_bytes);
-    ssize_t got = write ? ::pwrite(op.fd, data, left, offset) : ::pread(op.fd, data, left, offset);
-    if (got < 0) {
-      if (errno == EINTR || errno == EAGAIN) continue;
-      return -errno;
-    }
-    if (got == 0) {
-      if (write) return -EIO;
-      break;
-    }
-    op.done_bytes += static_cast<uint32_t>(got);
-  }
-  return op.done_bytes;
-}
-
-int64_t data_sync(int fd) {
-  while (::fdatasync(fd) != 0) {
-    if (errno != EINTR) return -errno;
-  }
-  return 0;
-}
-
-int64_t carry_out(IoOp& op) {
-  switch (op.kind) {
-    case IoOp::Kind::kRead:
-      return transfer(op, false);
-    case IoOp::Kind::kWrite:
-      return transfer(op, true);
-    case IoOp::Kind::kDataSync:
-      return data_sync(op.fd);
-    case IoOp::Kind::kWriteDataSync: {
-      int64_t written = transfer(op, true);
-      if (written < 0) return written;
-      int64_t synced = data_sync(op.fd);
-      return synced < 0 ? synced : written;
-    }
-    case IoOp::Kind::kAllocate:
-      while (::fallocate(op.fd, 0, 0, static_cast<off_t>(op.offset)) != 0) {
-        if (errno != EINTR) return -errno;
-      }
-      return 0;
-  }
-  return -EINVAL;
-}
 
 class ThreadPoolIo final : public Io {
  public:
@@ -132,7 +81,7 @@ class ThreadPoolIo final : public Io {
       if (queue_.empty()) return;
       IoOp& op = queue_.pop();
       lock.unlock();
-      op.result = carry_out(op);
+      op.result = carry_out(system_disk(), op);
       lock.lock();
       bool first = done_.empty();
       done_.push(op);

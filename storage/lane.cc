@@ -122,6 +122,7 @@ class LogLane final : public Lane, private SpaceClient {
     if (append.mutations.size() > kMutationsBytesMax || append.body.size() > kInlineBodyBytesMax) {
       return refuse(append, Code::kTooLarge, "log record");
     }
+    if (files_.platform().happens(Chaos::Point::kLaneQueueFull)) return refuse(append, Code::kBusy, "log queue");
     if (!queue_.empty() || !add_to_batch(append)) {
       if (queue_bytes_ + bytes > kLaneQueueBytesMax) return refuse(append, Code::kBusy, "log queue");
       append.lsn = next_lsn_++;
@@ -169,6 +170,7 @@ class LogLane final : public Lane, private SpaceClient {
   static void run_step(Completion& completion) {
     LogLane& lane = *static_cast<Step&>(completion).lane;
     lane.step_posted_ = false;
+    if (lane.files_.platform().happens(Chaos::Point::kLaneWaits)) return lane.post_step();
     lane.send();
   }
 

@@ -125,7 +125,8 @@ void LocalShard::apply(ApplyRequest& request) {
     run_queue_.post(request);
   };
   if (stopping_) return refuse({Code::kCancelled, "stopping"});
-  if (pending_applies_ >= kPendingAppliesMax)
+  if (pending_applies_ >= kPendingAppliesMax ||
+      files_.platform().happens(Chaos::Point::kShardQueueFull))
     return refuse({Code::kBusy, "too many writes under way"});
   const AlignedBytes bytes(request.mutations);
   const auto batch = verify_batch(bytes.view(), request.body.size());

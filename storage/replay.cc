@@ -31,11 +31,11 @@ class SegmentReader {
  public:
   explicit SegmentReader(std::vector<uint8_t>& memory) : memory_(memory) {}
 
-  Status open(int directory_fd, uint32_t number) {
+  Status open(const LocalFiles& files, uint32_t number) {
     std::string path = LocalFiles::path_of(FileKind::kLog, number);
-    fd_ = UniqueFd(::openat(directory_fd, path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd_) return fail_errno(errno, "open " + path);
-    ::posix_fadvise(fd_.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
+    BASALT_TRY(fd, open_at(files.disk(), files.directory_fd(), path, O_RDONLY));
+    fd_ = std::move(fd);
+    fd_.disk().advise(fd_.get(), POSIX_FADV_SEQUENTIAL);
     window_start_ = window_bytes_ = 0;
     return {};
   }
@@ -45,7 +45,7 @@ class SegmentReader {
     if (offset < window_start_ || offset + length > window_start_ + window_bytes_) {
       memory_.resize(kWindowBytes);
       window_bytes_ = 0;
-      BASALT_TRY(got, read_at(fd_.get(), memory_, offset));
+      BASALT_TRY(got, read_at(fd_, memory_, offset));
       window_start_ = offset;
       window_bytes_ = got;
     }
@@ -56,15 +56,15 @@ class SegmentReader {
 
   // A few bytes without filling the window; zeros behind the end of the file.
   Status peek(uint64_t offset, MutableBytes out) const {
-    BASALT_TRY(got, read_at(fd_.get(), out, offset));
+    BASALT_TRY(got, read_at(fd_, out, offset));
     std::fill(out.begin() + static_cast<ptrdiff_t>(got), out.end(), 0);
     return {};
   }
 
   // The next offset from `offset` on where the file has data: unwritten extents read as zeros, and take no time.
   uint64_t skip_hole(uint64_t offset) const {
-    off_t data = ::lseek(fd_.get(), static_cast<off_t>(offset), SEEK_DATA);
-    if (data < 0) return errno == ENXIO ? UINT64_MAX : offset;
+    const int64_t data = fd_.disk().seek(fd_.get(), offset, SEEK_DATA);
+    if (data < 0) return data == -ENXIO ? UINT64_MAX : offset;
     return std::max<uint64_t>(offset, static_cast<uint64_t>(data) / kBlockBytes * kBlockBytes);
   }
 
@@ -89,9 +89,9 @@ struct Place {
 
 class ChainReplay {
  public:
-  ChainReplay(int directory_fd, std::vector<Segment> segments, std::span<const LogPosition> applied,
+  ChainReplay(const LocalFiles& files, std::vector<Segment> segments, std::span<const LogPosition> applied,
               const std::function<Status(const RecoveredRecord&)>& visit, std::vector<uint8_t>& memory)
-      : directory_fd_(directory_fd), segments_(std::move(segments)), applied_(applied), visit_(visit), reader_(memory) {
+      : files_(files), segments_(std::move(segments)), applied_(applied), visit_(visit), reader_(memory) {
     std::sort(segments_.begin(), segments_.end(), [](const Segment& a, const Segment& b) {
       return a.file.header.sequence < b.file.header.sequence;
     });
@@ -139,7 +139,7 @@ class ChainReplay {
  private:
   Status read_firsts() {
     for (Segment& segment : segments_) {
-      BASALT_CHECK_OK(reader_.open(directory_fd_, segment.file.number));
+      BASALT_CHECK_OK(reader_.open(files_, segment.file.number));
       std::array<uint8_t, sizeof(BatchHeader)> block{};
       BASALT_CHECK_OK(reader_.peek(kSegmentDataOffset, block));
       segment.first = ours(parse_batch_header(block, segment.file.header.generation));
@@ -182,7 +182,7 @@ class ChainReplay {
   // Visits batches from `place` on while each follows the one before; leaves `place` behind the last.
   Status read_segment(Place& place) {
     const Segment& segment = segments_[place.segment];
-    BASALT_CHECK_OK(reader_.open(directory_fd_, segment.file.number));
+    BASALT_CHECK_OK(reader_.open(files_, segment.file.number));
     for (;;) {
       BASALT_TRY(block, reader_.at(place.offset, sizeof(BatchHeader)));
       auto header = ours(parse_batch_header(block, segment.file.header.generation));
@@ -211,7 +211,7 @@ class ChainReplay {
   Result<std::optional<Place>> find_later(const Place& from) {
     for (size_t i = from.segment; i < segments_.size(); ++i) {
       const Segment& segment = segments_[i];
-      BASALT_CHECK_OK(reader_.open(directory_fd_, segment.file.number));
+      BASALT_CHECK_OK(reader_.open(files_, segment.file.number));
       uint64_t offset = i == from.segment ? from.offset : kSegmentDataOffset;
       const uint64_t end = std::min<uint64_t>(segment.file.header.size_bytes, offset + kLookAheadBytes);
       while (offset < end) {
@@ -238,7 +238,7 @@ class ChainReplay {
     if (!damage_) damage_ = Error{Code::kCorrupt, std::move(text)};
   }
 
-  int directory_fd_;
+  const LocalFiles& files_;
   std::vector<Segment> segments_;
   std::span<const LogPosition> applied_;
   const std::function<Status(const RecoveredRecord&)>& visit_;
@@ -268,7 +268,7 @@ Status replay_log(Files& files, std::span<const LogPosition> applied,
     // A crash while the file was made leaves it without a header, and empty. Batches without a header in front of
     // them are damage: a segment in reuse keeps one of its two headers valid all the time.
     SegmentReader reader(memory);
-    BASALT_CHECK_OK(reader.open(disk.directory_fd(), file.number));
+    BASALT_CHECK_OK(reader.open(disk, file.number));
     BASALT_TRY(block, reader.at(kSegmentDataOffset, kBlockBytes));
     if (block.size() < kBlockBytes || std::all_of(block.begin(), block.end(), [](uint8_t b) { return b == 0; })) continue;
     if (!damage) {
@@ -276,7 +276,7 @@ Status replay_log(Files& files, std::span<const LogPosition> applied,
     }
   }
   for (auto& [key, segments] : chains) {
-    ChainReplay chain(disk.directory_fd(), std::move(segments), applied, visit, memory);
+    ChainReplay chain(disk, std::move(segments), applied, visit, memory);
     BASALT_CHECK_OK(chain.run());
     if (chain.records() > 0) {
       log_info("log replayed", {{"epoch", key.first}, {"lane", key.second}, {"records", chain.records()}});

@@ -27,8 +27,8 @@ constexpr uint32_t kFormatVersion = 1;
 constexpr size_t kBlockBytes = 4096;  // unit of O_DIRECT transfers and of alignment on disk
 // Both kinds of segment start with two copies of their header, one a block.
 constexpr uint64_t kSegmentDataOffset = 2 * kBlockBytes;
-constexpr uint64_t kLogSegmentBytesMin = 4u << 20;
-constexpr uint64_t kBulkSegmentBytesMin = 4u << 20;
+constexpr uint64_t kLogSegmentBytesMin = 1u << 20;  // holds the largest record
+constexpr uint64_t kBulkSegmentBytesMin = 1u << 20;
 constexpr uint64_t kSegmentBytesMax = 1u << 30;
 
 struct SegmentHeader {
@@ -113,6 +113,8 @@ static_assert(chunk_count(kInlineBodyBytesMax) <= 2);
 size_t record_bytes(size_t mutations_bytes, size_t body_bytes);
 constexpr size_t kRecordBytesMax =
     sizeof(RecordHeader) + kMutationsBytesMax + kInlineBodyBytesMax + 3 * kRecordAlignment;
+
+static_assert(kSegmentDataOffset + sizeof(BatchHeader) + kRecordBytesMax + kBlockBytes < kLogSegmentBytesMin);
 
 // Forms a batch in `memory` (zeroed or not; every byte up to the batch's end is written).
 class BatchBuilder {

@@ -1,15 +1,14 @@
 #include "storage/superblock.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <unistd.h>
 
-#include <cerrno>
+#include <array>
+#include <bit>
+#include <cstring>
 #include <optional>
 
 #include "base/crc32c.h"
 #include "storage/segment_format.h"
-#include "storage/files_posix.h"
 
 namespace basalt::storage {
 namespace {
@@ -64,7 +63,7 @@ std::array<uint8_t, kBlockBytes> encode(const Superblock& superblock, uint64_t c
   return bytes;
 }
 
-Result<std::array<Copy, 2>> read_copies(int fd) {
+Result<std::array<Copy, 2>> read_copies(const UniqueFd& fd) {
   std::array<Copy, 2> copies;
   for (size_t i = 0; i < 2; ++i) {
     DiskSuperblock block;
@@ -91,13 +90,9 @@ size_t newest(const std::array<Copy, 2>& copies) {
 
 }  // namespace
 
-Result<Superblock> read_superblock(int directory_fd) {
-  UniqueFd fd(::openat(directory_fd, kName, O_RDONLY | O_CLOEXEC));
-  if (!fd) {
-    if (errno == ENOENT) return fail(Code::kNotFound, "no superblock");
-    return fail_errno(errno, "open superblock");
-  }
-  BASALT_TRY(copies, read_copies(fd.get()));
+Result<Superblock> read_superblock(int directory_fd, Disk& disk) {
+  BASALT_TRY(fd, open_at(disk, directory_fd, kName, O_RDONLY));
+  BASALT_TRY(copies, read_copies(fd));
   for (const Copy& copy : copies) {
     if (copy.newer_format) {
       return fail(Code::kCorrupt, fmt::format("the data directory has format {}, this program knows formats up to {}: "
@@ -120,30 +115,30 @@ Result<Superblock> read_superblock(int directory_fd) {
   return superblock;
 }
 
-Status create_superblock(int directory_fd, const Superblock& superblock) {
-  UniqueFd fd(::openat(directory_fd, kTemporaryName, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!fd) return fail_errno(errno, "create superblock");
+Status create_superblock(int directory_fd, const Superblock& superblock, Disk& disk) {
+  BASALT_TRY(fd, open_at(disk, directory_fd, kTemporaryName, O_WRONLY | O_CREAT | O_TRUNC));
   for (uint64_t i = 0; i < 2; ++i) {
     auto bytes = encode(superblock, 2 - i);
-    BASALT_CHECK_OK(write_at(fd.get(), bytes, i * kBlockBytes, "write superblock"));
+    BASALT_CHECK_OK(write_at(fd, bytes, i * kBlockBytes, "write superblock"));
   }
-  BASALT_CHECK_OK(sync_file(fd.get(), "sync superblock"));
-  if (::renameat(directory_fd, kTemporaryName, directory_fd, kName) != 0) return fail_errno(errno, "rename superblock");
-  return sync_directory(directory_fd, "sync data directory");
+  BASALT_CHECK_OK(sync_file(fd, "sync superblock"));
+  if (const int renamed = disk.rename(directory_fd, kTemporaryName, kName); renamed != 0) {
+    return fail_errno(-renamed, "rename superblock");
+  }
+  return sync_directory(disk, directory_fd, "sync data directory");
 }
 
-Status update_superblock(int directory_fd, const Superblock& superblock) {
-  UniqueFd fd(::openat(directory_fd, kName, O_RDWR | O_CLOEXEC));
-  if (!fd) return fail_errno(errno, "open superblock");
-  BASALT_TRY(copies, read_copies(fd.get()));
+Status update_superblock(int directory_fd, const Superblock& superblock, Disk& disk) {
+  BASALT_TRY(fd, open_at(disk, directory_fd, kName, O_RDWR));
+  BASALT_TRY(copies, read_copies(fd));
   size_t at = newest(copies);
   if (at == 2) return fail(Code::kCorrupt, "both copies of the superblock are damaged");
   uint64_t counter = copies[at].block->counter;
   for (uint64_t step = 1; step <= 2; ++step) {
     auto bytes = encode(superblock, counter + step);
     at = 1 - at;
-    BASALT_CHECK_OK(write_at(fd.get(), bytes, at * kBlockBytes, "write superblock"));
-    BASALT_CHECK_OK(sync_file(fd.get(), "sync superblock"));
+    BASALT_CHECK_OK(write_at(fd, bytes, at * kBlockBytes, "write superblock"));
+    BASALT_CHECK_OK(sync_file(fd, "sync superblock"));
   }
   return {};
 }

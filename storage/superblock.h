@@ -2,15 +2,16 @@
 // writes the older copy, syncs, then the other, syncs: at any crash one copy is whole.
 #pragma once
 
+#include "storage/disk.h"
 #include "storage/files.h"
 
 namespace basalt::storage {
 
 // Both use `directory_fd`/superblock. Errors of read: kNotFound (no such file), kCorrupt (no valid copy, or one of a
 // newer program: the text says which).
-Result<Superblock> read_superblock(int directory_fd);
+Result<Superblock> read_superblock(int directory_fd, Disk& disk = system_disk());
 // For a fresh directory: written to a temporary name, synced, renamed, directory synced.
-Status create_superblock(int directory_fd, const Superblock& superblock);
-Status update_superblock(int directory_fd, const Superblock& superblock);
+Status create_superblock(int directory_fd, const Superblock& superblock, Disk& disk = system_disk());
+Status update_superblock(int directory_fd, const Superblock& superblock, Disk& disk = system_disk());
 
 }  // namespace basalt::storage
