@@ -25,7 +25,7 @@ namespace basalt::s3 {
 struct RequestRecord {
   std::string_view operation;  // the row's name; "Unknown" if no row matched, "BadHead" if the head
                                // could not be parsed, "CorsPreflight"
-  int status = 0;               // 0: the client went away before an answer
+  int status = 0;              // 0: the client went away before an answer
   std::string_view error_code;  // "" if none
   uint64_t bytes_in = 0;        // of the body, after the transfer coding
   uint64_t bytes_out = 0;       // of the body

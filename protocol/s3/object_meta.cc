@@ -108,6 +108,18 @@ ObjectFields carried_fields(const fb::Object& object) {
   return fields;
 }
 
+ObjectFields all_fields(const fb::Object& object) {
+  ObjectFields fields = carried_fields(object);
+  fields.modified_ms = object.modified_ms();
+  fields.checksum = checksum_of(object);
+  fields.parts.reserve(count_of(object.parts()));
+  for (size_t i = 0; i < count_of(object.parts()); ++i) {
+    const fb::Part* part = object.parts()->Get(static_cast<flatbuffers::uoffset_t>(i));
+    fields.parts.push_back({part->number(), part->size(), digest_of(part->checksum())});
+  }
+  return fields;
+}
+
 auth::Digest digest_of(const flatbuffers::Vector<uint8_t>* bytes) {
   auth::Digest digest;
   if (bytes == nullptr) return digest;

@@ -138,6 +138,9 @@ EncodedMeta encode_part(int64_t modified_ms, const std::optional<auth::Digest>& 
 // carry over.
 ObjectFields carried_fields(const fb::Object& object);
 
+// Everything: to change one field and write the rest back.
+ObjectFields all_fields(const fb::Object& object);
+
 std::optional<StoredChecksum> checksum_of(const fb::Object& object);
 auth::Digest digest_of(const flatbuffers::Vector<uint8_t>* bytes);
 

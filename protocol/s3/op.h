@@ -128,9 +128,9 @@ struct Route {
   Target target;
   std::string_view query_keys;  // comma-separated keys that must be present ("uploads",
                                 // "partNumber,uploadId"); "list-type=2" also wants the value
-  std::string_view header;  // a header that must be present ("x-amz-copy-source"), or "";
-                            // "content-type=multipart/" also wants the value to start so
-  std::string_view action;  // IAM action ("s3:GetObject")
+  std::string_view header;      // a header that must be present ("x-amz-copy-source"), or "";
+                                // "content-type=multipart/" also wants the value to start so
+  std::string_view action;      // IAM action ("s3:GetObject")
   BodyKind body;
   HandlerFunction handler;  // not_implemented for what we lack
   bool checksum_of_object =

@@ -32,6 +32,33 @@ std::unexpected<S3Error> malformed(std::string_view header) {
 
 }  // namespace
 
+S3Result<> add_tag(std::vector<NameValue>& tags, NameValue tag) {
+  if (tags.size() == kTagsMax)
+    return s3_fail(S3Code::kInvalidTag, "Object tags cannot be greater than 10");
+  if (tag.name.empty() || characters(tag.name) > kTagKeyCharactersMax ||
+      !tag_characters(tag.name)) {
+    return s3_fail_with(S3Code::kInvalidTag, "TagKey", tag.name,
+                        "The TagKey you have provided is invalid");
+  }
+  if (tag.name.starts_with("aws:")) {
+    return s3_fail_with(S3Code::kInvalidTag, "TagKey", tag.name,
+                        "System tags cannot be added/updated by requester");
+  }
+  if (characters(tag.value) > kTagValueCharactersMax || !tag_characters(tag.value)) {
+    S3Error error(S3Code::kInvalidTag, "The TagValue you have provided is invalid");
+    error.details = {{"TagKey", tag.name}, {"TagValue", tag.value}};
+    return std::unexpected(std::move(error));
+  }
+  for (const NameValue& other : tags) {
+    if (other.name == tag.name) {
+      return s3_fail_with(S3Code::kInvalidTag, "TagKey", tag.name,
+                          "Cannot provide multiple Tags with the same key");
+    }
+  }
+  tags.push_back(std::move(tag));
+  return {};
+}
+
 S3Result<std::vector<NameValue>> parse_tagging_header(std::string_view header) {
   std::vector<NameValue> tags;
   std::string_view rest = header;
@@ -40,30 +67,16 @@ S3Result<std::vector<NameValue>> parse_tagging_header(std::string_view header) {
     const std::string_view pair = rest.substr(0, end);
     rest.remove_prefix(std::min(end + 1, rest.size()));
     if (pair.empty()) continue;
-    if (tags.size() == kTagsMax)
-      return s3_fail(S3Code::kInvalidTag, "Object tags cannot be greater than 10");
     const size_t equals = std::min(pair.find('='), pair.size());
     auto key = percent_decode(pair.substr(0, equals), true);
     auto value =
         percent_decode(equals == pair.size() ? std::string_view() : pair.substr(equals + 1), true);
     if (!key || !value) return malformed(header);
-    if (key->empty() || characters(*key) > kTagKeyCharactersMax || !tag_characters(*key)) {
-      return s3_fail_with(S3Code::kInvalidTag, "TagKey", *key,
-                          "The TagKey you have provided is invalid");
-    }
-    if (key->starts_with("aws:")) {
-      return s3_fail_with(S3Code::kInvalidTag, "TagKey", *key,
-                          "System tags cannot be added/updated by requester");
-    }
-    if (characters(*value) > kTagValueCharactersMax || !tag_characters(*value)) {
-      S3Error error(S3Code::kInvalidTag, "The TagValue you have provided is invalid");
-      error.details = {{"TagKey", *key}, {"TagValue", *value}};
-      return std::unexpected(std::move(error));
-    }
     for (const NameValue& tag : tags) {
       if (tag.name == *key) return malformed(header);
     }
-    tags.push_back({std::move(*key), std::move(*value)});
+    if (auto added = add_tag(tags, {std::move(*key), std::move(*value)}); !added)
+      return std::unexpected(std::move(added.error()));
   }
   return tags;
 }

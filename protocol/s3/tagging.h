@@ -1,5 +1,5 @@
-// Object tags as the x-amz-tagging header carries them: key=value pairs encoded like a query
-// string.
+// Object tags: their rules, and the x-amz-tagging header, which carries them as key=value pairs
+// encoded like a query string.
 #pragma once
 
 #include <string_view>
@@ -14,6 +14,10 @@ namespace basalt::s3 {
 constexpr size_t kTagsMax = 10;
 constexpr size_t kTagKeyCharactersMax = 128;
 constexpr size_t kTagValueCharactersMax = 256;
+
+// Appends a tag that keeps the rules. InvalidTag: too many, too long, forbidden characters,
+// reserved "aws:" prefix, a key that is there already.
+S3Result<> add_tag(std::vector<NameValue>& tags, NameValue tag);
 
 // Errors: InvalidTag (too many, too long, forbidden characters, reserved "aws:" prefix),
 // InvalidArgument (not decodable, the same key twice).

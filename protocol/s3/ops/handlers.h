@@ -32,6 +32,9 @@ Task<S3Result<Reply>> head_object(Op& op);
 Task<S3Result<Reply>> get_object_attributes(Op& op);
 Task<S3Result<Reply>> delete_object(Op& op);
 Task<S3Result<Reply>> copy_object(Op& op);
+Task<S3Result<Reply>> get_object_tagging(Op& op);
+Task<S3Result<Reply>> put_object_tagging(Op& op);
+Task<S3Result<Reply>> delete_object_tagging(Op& op);
 
 // Multipart uploads.
 Task<S3Result<Reply>> create_multipart_upload(Op& op);

@@ -41,19 +41,6 @@ struct Asked {
   }
 };
 
-std::string snake_case(std::string_view name) {
-  std::string out;
-  for (const char c : name) {
-    if (c >= 'A' && c <= 'Z') {
-      if (!out.empty()) out += '_';
-      out += static_cast<char>(c - 'A' + 'a');
-    } else {
-      out += c;
-    }
-  }
-  return out;
-}
-
 TEST(Routes, EveryRowIsReachable) {
   for (const Route& row : routes()) {
     const Asked asked(row.method, row.query_keys, row.header);
@@ -121,14 +108,6 @@ TEST(Routes, SaysWhyNothingMatched) {
   EXPECT_EQ(error(Method::kPut, Target::kObject, "partNumber").code, S3Code::kInvalidArgument);
   EXPECT_EQ(error(Method::kGet, Target::kBucket, "acl,policy").code, S3Code::kInvalidArgument);
   EXPECT_EQ(error(Method::kPatch, Target::kBucket, "").code, S3Code::kMethodNotAllowed);
-}
-
-TEST(Routes, EveryHandledRowHasItsTestFile) {
-  for (const Route& row : routes()) {
-    if (row.handler == &not_implemented) continue;
-    const auto file = kRoot / "tests" / "s3" / (snake_case(row.name) + "_test.py");
-    EXPECT_TRUE(std::filesystem::exists(file)) << file;
-  }
 }
 
 TEST(Routes, TheDocumentListsTheRows) {
