@@ -227,9 +227,9 @@ S3Result<> Dispatcher::admit(session::Exchange& exchange, Scratch& scratch) {
   }
   scratch.auth.emplace(std::move(*authenticated));
   const auth::Identity& identity = scratch.auth->identity;
-  // Before the bucket is looked for, so that who has no name learns nothing.
-  if (identity.anonymous()) return s3_fail(S3Code::kAccessDenied);
-  if (scratch.auth->service != "s3") {
+  // As S3: that a bucket is not there is said to everybody, what is in one to nobody unnamed.
+  if (identity.anonymous() && !needs_bucket(*route)) return s3_fail(S3Code::kAccessDenied);
+  if (!identity.anonymous() && scratch.auth->service != "s3") {
     return s3_fail(scratch.auth->presigned ? S3Code::kAuthorizationQueryParametersError
                                            : S3Code::kAuthorizationHeaderMalformed,
                    "The authorization header is malformed; incorrect service \"" +
