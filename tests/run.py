@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Runs groups of tests over what is built, and counts them: run.py [options] GROUP...
 
-Groups: tidy unit s3 clients kill no_io_uring fuzz, or "one" with --name. tools/dev builds and then calls this; its last
+Groups: tidy unit s3 clients kill crash no_io_uring fuzz, or "one" with --name. tools/dev builds and then calls this; its last
 line is "N passed, N failed, N skipped" and its exit status is 0 when nothing failed.
 """
 import argparse
@@ -237,6 +237,11 @@ def kill(tally, args):
                 env=dict(os.environ, PYTHONPATH=str(ROOT / "tests")))
 
 
+def crash(tally, args):
+    run_command(tally, f"crash: {args.states} states", [PYTHON, str(ROOT / "tests/crash/crash.py"), "--states", str(args.states)],
+                300 + 10 * args.states, env=dict(os.environ, PYTHONPATH=str(ROOT / "tests")))
+
+
 def fuzz(tally, args):
     build = ROOT / "build-fuzz"
     chosen = [args.name] if args.name else sorted(path.stem for path in (ROOT / "tests/fuzz").glob("*_fuzz.cc"))
@@ -267,7 +272,7 @@ def fuzz(tally, args):
 def one(tally, args):
     """Whatever args.name names; several kinds may share a name, then all of them run."""
     name, found = args.name, False
-    if name in ("kill", "no_io_uring", "tidy"):
+    if name in ("kill", "crash", "no_io_uring", "tidy"):
         return GROUPS[name](tally, args)
     if (ROOT / "tests/fuzz" / f"{name}.cc").exists():
         return fuzz(tally, args)
@@ -295,7 +300,7 @@ def one(tally, args):
     return None
 
 
-GROUPS = {"tidy": tidy, "unit": unit, "s3": s3, "clients": clients, "kill": kill, "no_io_uring": no_io_uring, "fuzz": fuzz,
+GROUPS = {"tidy": tidy, "unit": unit, "s3": s3, "clients": clients, "kill": kill, "crash": crash, "no_io_uring": no_io_uring, "fuzz": fuzz,
           "one": one}
 
 
@@ -306,6 +311,7 @@ def main():
     parser.add_argument("--build", help="the build directory (default build)")
     parser.add_argument("--seconds", type=int, default=10, help="for each fuzzer")
     parser.add_argument("--cycles", type=int, default=50, help="of the kill test")
+    parser.add_argument("--states", type=int, default=200, help="of the crash test")
     parser.add_argument("-v", "--verbose", action="store_true")
     args = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)
