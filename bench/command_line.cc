@@ -65,6 +65,10 @@ void add_workload(CLI::App& app, Typed& typed) {
   app.add_option("--part-size", typed.part_size, "of multipart uploads")->group("Workload")->capture_default_str();
   app.add_option("--list-keys", options.list_keys, "keys a listing asks for")
       ->group("Workload")->capture_default_str()->check(CLI::Range(1, 1000));
+  app.add_option("--list-delimiter", options.list_delimiter, "listings roll up at it, from the start of the prefix")
+      ->group("Workload");
+  app.add_option("--folders", options.folders, "spread the objects over so many folders")
+      ->group("Workload")->check(CLI::Range(uint64_t{1}, uint64_t{1} << 32));
   app.add_option("--keys", options.keys, "how many objects there are")
       ->group("Workload")->capture_default_str()->check(CLI::Range(uint64_t{1}, kKeysMax));
   app.add_option("--key-distribution", typed.key_distribution,

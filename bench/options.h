@@ -90,6 +90,8 @@ struct RunOptions {
   std::string sizes_text = "4KiB";
   uint64_t part_bytes = 8u << 20;
   uint32_t list_keys = 1000;
+  std::string list_delimiter;  // not empty: each listing is the first page of what it rolls up
+  uint64_t folders = 0;        // not 0: object i is in folder i % folders, "0000002a/", below the prefix
   uint64_t keys = 10'000;
   KeyOrder key_order = KeyOrder::kUniform;
   double zipf_exponent = 0.99;

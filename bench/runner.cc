@@ -356,6 +356,13 @@ Result<RunResult> run(const RunOptions& options) {
       }
     }
     uint64_t end_ns = window.measure_end_ns;
+    if (!ended && monotonic_ns() >= window.measure_end_ns) {
+      // The workers were done between the end of the window and our next look: it is whole all the same.
+      if (!sampler.begun()) sampler.begin(window.measure_begin_ns);
+      sampler.sample(end_ns);
+      sampler.end(end_ns);
+      ended = true;
+    }
     if (!ended) {
       // A count, or the keys, ran out: the measurement ended with the last answer.
       uint64_t last_done = 0;

@@ -383,11 +383,20 @@ void Worker::send(Slot& slot) {
       break;
     case Op::kList:
       request.sink = Request::Sink::kKeep;
-      query_ = fmt::format("list-type=2&max-keys={}&prefix=", options_.list_keys);
+      if (!options_.list_delimiter.empty()) {
+        query_.append("delimiter=");
+        append_encoded(options_.list_delimiter, false, query_);
+        query_.push_back('&');
+      }
+      query_ += fmt::format("list-type=2&max-keys={}&prefix=", options_.list_keys);
       append_encoded(options_.prefix, false, query_);
-      query_.append("&start-after=");
-      append_encoded(options_.prefix, false, query_);
-      objects_.append_key(slot.object.number, query_);
+      if (options_.list_delimiter.empty()) {
+        query_.append("&start-after=");
+        append_encoded(options_.prefix, false, query_);
+        key_.clear();
+        objects_.append_key(slot.object.number, key_);
+        append_encoded(key_, false, query_);
+      }
       path_.assign("/").append(options_.bucket);
       signer_.write_plain({"GET", path_, query_}, {}, request.head);
       break;

@@ -154,7 +154,7 @@ class Worker {
   std::unique_ptr<Zipf> zipf_;
   uint32_t mix_weight_ = 0;
   std::string path_prefix_;  // "/bucket/prefix", encoded
-  std::string path_, query_;
+  std::string path_, query_, key_;
 
   Window window_;
   bool begun_ = false;

@@ -39,8 +39,14 @@ uint64_t Zipf::next(Random& random) const {
 
 void Objects::append_key(uint64_t number, std::string& out) const {
   static constexpr char kHex[] = "0123456789abcdef";
-  const uint64_t name = mix64(number);
-  for (int shift = 60; shift >= 0; shift -= 4) out.push_back(kHex[(name >> shift) & 15]);
+  const auto append = [&out](uint64_t value, int digits) {
+    for (int shift = 4 * (digits - 1); shift >= 0; shift -= 4) out.push_back(kHex[(value >> shift) & 15]);
+  };
+  if (options_.folders != 0) {
+    append(number % options_.folders, 8);
+    out.push_back('/');
+  }
+  append(mix64(number), 16);
 }
 
 }  // namespace basalt::bench

@@ -53,7 +53,8 @@ class Objects {
     const uint64_t random = mix64(number ^ 0x6f626a656374);
     return {number, Bodies::body(options_.sizes.of(random), random >> 32)};
   }
-  // 16 hex digits that look random: neighbours by number are no neighbours in the server's index.
+  // 16 hex digits that look random: neighbours by number are no neighbours in the server's index. Behind the folder
+  // (8 hex digits and a slash) if there are folders.
   void append_key(uint64_t number, std::string& out) const;
 
  private:
