@@ -1,6 +1,9 @@
 // What auth/ costs: the gate, the digests over 64 KiB, the aws-chunked decoder.
 #include <benchmark/benchmark.h>
+#include <openssl/core_names.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include <array>
@@ -64,11 +67,58 @@ struct Fixture {
   }
 };
 
+// The canonical request of the fixture's request, as long as the one that is hashed.
+std::string canonical_text(const Fixture& fixture) {
+  std::string text = "GET\n/bucket/some/key.bin\nversionId=null\n";
+  for (const std::string_view name : fixture.names) {
+    for (const HeaderView& header : fixture.headers) {
+      if (header.name.size() != name.size() || strncasecmp(header.name.data(), name.data(), name.size()) != 0) continue;
+      text.append(name).append(":").append(header.value).append("\n");
+    }
+  }
+  return text.append("\nhost;x-amz-content-sha256;x-amz-date\n").append(kEmptyHash);
+}
+
 void authenticate(benchmark::State& state) {
   const Fixture fixture;
   for (auto _ : state) BASALT_CHECK(fixture.gate->authenticate(fixture.request("GET"), kNowMs).has_value());
 }
 BENCHMARK(authenticate);
+
+// What verification cannot do without: SHA-256 of the canonical request and HMAC of the string to sign (with the signing
+// key at hand), by OpenSSL. The yardstick of `authenticate`.
+void openssl_sha256_and_hmac(benchmark::State& state) {
+  const Fixture fixture;
+  const std::string canonical = canonical_text(fixture);
+  const std::string to_sign = "AWS4-HMAC-SHA256\n20130524T000000Z\n20130524/us-east-1/s3/aws4_request\n" +
+                              std::string(kEmptyHash);
+  const std::array<uint8_t, 32> key{1, 2, 3};
+  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  EVP_MD* sha256 = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  EVP_MAC* mac = EVP_MAC_fetch(nullptr, "HMAC", nullptr);
+  EVP_MAC_CTX* keyed = EVP_MAC_CTX_new(mac);
+  char name[] = "SHA256";
+  const OSSL_PARAM parameters[] = {OSSL_PARAM_construct_utf8_string("digest", name, 0), OSSL_PARAM_construct_end()};
+  BASALT_CHECK(EVP_MAC_init(keyed, key.data(), key.size(), parameters) == 1);
+  for (auto _ : state) {
+    std::array<uint8_t, 32> hash, signature;
+    unsigned size = 0;
+    EVP_DigestInit_ex2(context, sha256, nullptr);
+    EVP_DigestUpdate(context, canonical.data(), canonical.size());
+    EVP_DigestFinal_ex(context, hash.data(), &size);
+    benchmark::DoNotOptimize(hash);
+    size_t written = 0;
+    EVP_MAC_init(keyed, nullptr, 0, nullptr);  // the same key again, from its prepared states
+    EVP_MAC_update(keyed, reinterpret_cast<const uint8_t*>(to_sign.data()), to_sign.size());
+    EVP_MAC_final(keyed, signature.data(), &written, signature.size());
+    benchmark::DoNotOptimize(signature);
+  }
+  EVP_MAC_CTX_free(keyed);
+  EVP_MAC_free(mac);
+  EVP_MD_free(sha256);
+  EVP_MD_CTX_free(context);
+}
+BENCHMARK(openssl_sha256_and_hmac);
 
 void authenticate_bad_signature(benchmark::State& state) {
   const Fixture fixture;
