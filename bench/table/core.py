@@ -1,0 +1,155 @@
+"""What all rows share: the result of a row, interleaved rounds, medians, files and processes."""
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from harness.server import build_dir, free_ports, fresh_dir  # noqa: E402  (the tests' own way to start servers)
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+@dataclasses.dataclass
+class Check:
+    """One figure against one target. `value` is what the target speaks of: a ratio, or a figure in `unit`."""
+    what: str
+    value: float
+    limit: float
+    at_least: bool = False
+    unit: str = "x"
+    ours: str = ""   # the two figures of a ratio, for people
+    theirs: str = ""
+
+    @property
+    def met(self):
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+
+@dataclasses.dataclass
+class Row:
+    name: str
+    operation: str
+    yardstick: str
+    checks: list
+    note: str = ""
+    failed: str = ""   # why there are no figures
+    rounds: list = dataclasses.field(default_factory=list)  # raw figures
+
+    @property
+    def met(self):
+        return not self.failed and all(check.met for check in self.checks)
+
+
+@dataclasses.dataclass
+class Settings:
+    rounds: int = 5
+    seconds: float = 1.0   # of one measurement
+    quick: bool = False
+    full: bool = False
+    server_cpu: int = 0
+    client_cpu: int = 0
+
+    def scale(self, quick, normal, full=None):
+        """The size of something for this kind of run."""
+        if self.quick:
+            return quick
+        return full if self.full and full is not None else normal
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def binary(name):
+    return str(build_dir() / "bin" / name)
+
+
+def pinned(cpu, command):
+    return ["taskset", "-c", str(cpu), *command]
+
+
+def run_json(command, **kwargs):
+    """A program that prints one JSON document; its complaint is ours."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **kwargs)
+    if done.returncode != 0 or not done.stdout.strip():
+        raise RuntimeError(f"{pathlib.Path(command[0]).name} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout)
+
+
+def interleave(rounds, contenders):
+    """contenders: name -> function that measures once. Each round measures all of them, every other one backwards, so that
+    what drifts on the machine hits all alike. Returns name -> list of what they returned."""
+    names, out = list(contenders), {name: [] for name in contenders}
+    for number in range(rounds):
+        for name in names if number % 2 == 0 else reversed(names):
+            out[name].append(contenders[name]())
+    return out
+
+
+def median(samples, key):
+    return statistics.median(sample[key] for sample in samples)
+
+
+def ratio(results, ours, theirs, key, their_key=None):
+    """The median over the rounds of the ratio of two figures of the same round."""
+    pairs = zip(results[ours], results[theirs])
+    return statistics.median(a[key] / max(b[their_key or key], 1e-12) for a, b in pairs)
+
+
+def rounded(results):
+    """The raw figures, short enough for a JSON file."""
+    short = {}
+    for name, samples in results.items():
+        short[name] = [{k: round(v, 4) if isinstance(v, float) else v for k, v in sample.items()} for sample in samples]
+    return short
+
+
+def drop_cache(folder):
+    """Forgets the page cache of all files below `folder` (they are clean: their writers flushed them)."""
+    os.sync()
+    for path in pathlib.Path(folder).rglob("*"):
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)
+
+
+def memory_of(pid):
+    """kB by name, of /proc/PID/status. RssAnon is what a process has for itself; mapped index files are RssFile."""
+    out = {}
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name in ("VmRSS", "VmHWM", "RssAnon", "RssFile", "RssShmem"):
+            out[name] = int(rest.split()[0])
+    return out
+
+
+def cpu_seconds(pid):
+    """All threads, from the scheduler's nanoseconds."""
+    total = 0
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total += int((task / "schedstat").read_text().split()[0])
+        except OSError:
+            pass  # it ended
+    return total / 1e9
+
+
+def wait_until(condition, seconds, what):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what}: not within {seconds} s")
+        time.sleep(0.05)
+
+
+__all__ = ["ROOT", "KIB", "MIB", "GIB", "Check", "Row", "Settings", "say", "binary", "pinned", "run_json", "interleave", "median",
+           "ratio", "rounded", "drop_cache", "memory_of", "cpu_seconds", "wait_until", "build_dir", "free_ports", "fresh_dir"]
