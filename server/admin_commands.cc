@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "server/admin_maintenance.h"
 #include "server/version.h"
 
 namespace basalt::server {
@@ -153,6 +154,25 @@ Task<Answer> bucket_list(Parts& parts, json) {
   co_return json{{"buckets", std::move(list)}};
 }
 
+// The JSON library throws on a field of another type than asked for; that ends here.
+template <class Run>
+Answer guarded(Run&& run) {
+  try {
+    return run();
+  } catch (const json::exception&) {
+    return fail(Code::kInvalid, "a field of the request has a wrong type");
+  }
+}
+
+Task<Answer> scrub_command(Parts& parts, json request) {
+  storage::Maintenance* maintenance = parts.engine.maintenance();
+  if (maintenance == nullptr) co_return fail(Code::kInvalid, "this engine has no scrub");
+  co_return guarded([&] {
+    const auto name = request.at("command").get<std::string>();
+    return run_scrub_command(*maintenance, parts.buckets, std::string_view(name).substr(6), request);
+  });
+}
+
 struct Command {
   std::string_view name;
   Task<Answer> (*run)(Parts&, json);
@@ -168,6 +188,11 @@ constexpr Command kCommands[] = {
     {"key.enable", key_enable},
     {"key.remove", key_remove},
     {"bucket.list", bucket_list},
+    {"scrub.start", scrub_command},
+    {"scrub.pause", scrub_command},
+    {"scrub.resume", scrub_command},
+    {"scrub.cancel", scrub_command},
+    {"scrub.status", scrub_command},
 };
 
 std::string error_line(std::string_view why) {

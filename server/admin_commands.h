@@ -17,7 +17,7 @@ class AdminCommands {
     Accounts& accounts;
     const auth::IdentityTable& identities;
     const s3::BucketRegistry& buckets;
-    const storage::Engine& engine;
+    storage::Engine& engine;
     const Clock& clock;
     int64_t started_ms;
     unsigned cores;

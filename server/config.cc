@@ -211,6 +211,12 @@ const std::vector<Setting>& settings() {
        engine_number(&EngineOptions::gc_sealed_age_ms)},
       {"storage.gc_interval_ms", "", "time between two looks for segments to collect",
        engine_number(&EngineOptions::gc_interval_ms)},
+      {"scrub.bytes_per_second", "", "budget of a scrub (0: none)",
+       engine_size(&EngineOptions::scrub_bytes_per_second)},
+      {"scrub.light_interval_s", "", "seconds between scrubs of records and sizes (0: never)",
+       engine_number(&EngineOptions::scrub_light_interval_s)},
+      {"scrub.deep_interval_s", "", "seconds between scrubs of all bytes (0: never)",
+       engine_number(&EngineOptions::scrub_deep_interval_s)},
       {"storage.allow_network_filesystem", "", "run on NFS and the like at your own risk",
        [](Config& config, std::string_view text) -> Status {
          BASALT_TRY(value, parse_bool(text));
@@ -361,6 +367,8 @@ Result<Invocation> parse_invocation(int argc, const char* const* argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", std::string("basaltd ") + std::string(kVersion));
   CLI::App* serve = app.add_subcommand("serve", "run the server in the foreground");
+  // Carried out by server/tools.cc before this is reached; here for --help.
+  app.add_subcommand("fsck", "check a data directory that no server has open, and repair it");
   std::string config_file;
   serve->add_option("--config", config_file, "TOML file (docs/configuration.md)");
   serve->add_flag("--check-config", invocation.check_config, "check the configuration and exit");

@@ -239,6 +239,20 @@ std::vector<MetricFamily> Metrics::Collect() const {
     }
   }
 
+  if (storage::Maintenance* maintenance = engine_.maintenance(); maintenance != nullptr) {
+    const storage::ScrubStatus scrub = maintenance->scrub().status(false);
+    out.gauge("basalt_scrub_running", "1 while a scrub reads.",
+              scrub.state == storage::ScrubState::kRunning ? 1 : 0);
+    out.gauge("basalt_scrub_findings", "Damage that the last scrub found, or the running one so far.",
+              static_cast<double>(scrub.finding_count));
+    out.gauge("basalt_scrub_records", "Records it has looked at.", static_cast<double>(scrub.records));
+    out.gauge("basalt_scrub_bytes", "Bytes it has read.", static_cast<double>(scrub.bytes));
+    out.gauge("basalt_scrub_ended_seconds", "When a scrub last ended, seconds since 1970.",
+              1e-3 * static_cast<double>(scrub.last_light_ms), {{"mode", "light"}});
+    out.gauge("basalt_scrub_ended_seconds", "When a scrub last ended, seconds since 1970.",
+              1e-3 * static_cast<double>(scrub.last_deep_ms), {{"mode", "deep"}});
+  }
+
   const storage::SpaceUse use = engine_.space_use();
   out.gauge("basalt_disk_bytes", "Size of the file system with the data directory.",
             static_cast<double>(use.disk_bytes));

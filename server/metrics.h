@@ -23,6 +23,7 @@
 #include "reactor/loop.h"
 #include "shards/core.h"
 #include "storage/engine.h"
+#include "storage/maintenance.h"
 
 namespace basalt::server {
 
@@ -69,7 +70,7 @@ struct CoreMetrics {
 
 class Metrics final : public prometheus::Collectable {
  public:
-  explicit Metrics(const storage::Engine& engine) : engine_(engine) {}
+  explicit Metrics(storage::Engine& engine) : engine_(engine) {}
   // Before the cores serve.
   CoreMetrics& add_core();
   void set_build(std::string version, std::string io_name) {
@@ -80,7 +81,7 @@ class Metrics final : public prometheus::Collectable {
   std::string text() const;  // the exposition format
 
  private:
-  const storage::Engine& engine_;
+  storage::Engine& engine_;
   std::string io_name_;
   std::string version_;
   std::vector<std::unique_ptr<CoreMetrics>> cores_;

@@ -80,6 +80,30 @@ void LocalCore::request_checkpoint() {
   wake();
 }
 
+uint64_t LocalCore::request_flush() {
+  const uint64_t ticket = flush_asked_.fetch_add(1, std::memory_order_acq_rel) + 1;
+  request_checkpoint();
+  return ticket;
+}
+
+bool LocalCore::flushed(uint64_t ticket) const {
+  return flush_done_.load(std::memory_order_acquire) >= ticket;
+}
+
+void LocalCore::drive_flush() {
+  const uint64_t asked = flush_asked_.load(std::memory_order_acquire);
+  if (asked == flush_done_.load(std::memory_order_relaxed)) return;
+  if (asked != flush_seen_) {
+    flush_seen_ = asked;
+    flush_lsn_ = lane_->durable_position().lsn;
+  }
+  if (flush_lsn_ <= checkpointed_lsn_) {
+    flush_done_.store(flush_seen_, std::memory_order_release);
+  } else {
+    checkpoint_requested_.store(true, std::memory_order_relaxed);
+  }
+}
+
 bool LocalCore::poll() {
   bool did = lane_->poll();
   if (woken_.load(std::memory_order_relaxed) && woken_.exchange(false, std::memory_order_acquire)) {
@@ -88,6 +112,7 @@ bool LocalCore::poll() {
     did = true;
   }
   did |= relocator_->poll();
+  drive_flush();
   did |= drive_checkpoint();
   if (stopped_ != nullptr) drive_stop();
   return did;

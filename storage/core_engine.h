@@ -47,6 +47,10 @@ class LocalCore final : public CoreEngine {
   size_t relocations_outstanding() const { return relocator_->outstanding(); }
   uint64_t records_moved() const { return relocator_->moved(); }  // any thread
   void request_checkpoint();
+  // Everything whose completion was posted before the call is in the index once flushed(ticket). A
+  // core with nothing to write is flushed at its next turn.
+  uint64_t request_flush();
+  bool flushed(uint64_t ticket) const;
 
  private:
   // A checkpoint starts by taking the lane's position and posting a marker: when it runs, every
@@ -59,6 +63,7 @@ class LocalCore final : public CoreEngine {
 
   void wake();
   bool drive_checkpoint();
+  void drive_flush();
   bool checkpoint_wanted(const LogPosition& position);
   void begin_checkpoint(const LogPosition& position);
   void freeze();
@@ -85,6 +90,10 @@ class LocalCore final : public CoreEngine {
   uint64_t checkpointed_lsn_ = 0;
   uint64_t checkpoint_ended_ns_ = 0;
   std::atomic<bool> checkpoint_requested_{false};
+  // Tickets of request_flush(): given out, seen by the core, flushed.
+  std::atomic<uint64_t> flush_asked_{0}, flush_done_{0};
+  uint64_t flush_seen_ = 0;
+  uint64_t flush_lsn_ = 0;  // a checkpoint up to here fulfils flush_seen_
   bool held_ = false;
 
   Completion* stopped_ = nullptr;

@@ -1,9 +1,11 @@
 #include "storage/engine.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <mutex>
 #include <set>
 #include <map>
@@ -19,18 +21,23 @@
 #include "storage/garbage.h"
 #include "storage/generated/record_generated.h"
 #include "storage/index.h"
+#include "storage/files_local.h"
 #include "storage/lane.h"
+#include "storage/maintenance.h"
 #include "storage/shard_state.h"
 
 namespace basalt::storage {
 
 namespace {
 
-class LocalEngine final : public Engine {
+constexpr auto kFlushTimeMax = std::chrono::minutes(1);
+
+class LocalEngine final : public Engine, public Maintenance {
  public:
   LocalEngine(const EngineOptions& options, const Clock& clock)
       : options_(options), clock_(clock) {}
   ~LocalEngine() override {
+    scrub_.reset();
     collector_.reset();
     for (const LocalCore* core : cores_) BASALT_CHECK(core == nullptr);
   }
@@ -72,6 +79,8 @@ class LocalEngine final : public Engine {
   uint64_t space_objects(uint64_t space) const override {
     return static_cast<uint64_t>(std::max<int64_t>(0, totals_.of(space).objects));
   }
+  Maintenance* maintenance() override { return scrub_ == nullptr ? nullptr : this; }
+  Scrub& scrub() override { return *scrub_; }
 
  private:
   Status open_indexes();
@@ -79,6 +88,8 @@ class LocalEngine final : public Engine {
   Status checkpoint_all(const LogPosition* position);
   void set_live_of_indexes();
   void start_collector();
+  void start_maintenance();
+  Status flush();
 
   const EngineOptions options_;
   const Clock& clock_;
@@ -91,11 +102,23 @@ class LocalEngine final : public Engine {
   mutable std::mutex cores_mutex_;
   std::vector<LocalCore*> cores_;
   std::unique_ptr<GarbageCollector> collector_;
+  std::unique_ptr<Scrub> scrub_;
 };
 
 Status LocalEngine::open_indexes() {
   const unsigned count = files_->superblock().shard_count;
+  const LocalFiles& files = local(*files_);
+  // Only a directory that never served has no indexes: then no segment was made either. An empty one
+  // in place of one that was lost would let everything it named be freed.
+  const bool fresh =
+      options_.platform != nullptr || (files.segments().empty() && !files.has_own_files());
   for (unsigned shard = 0; shard < count; ++shard) {
+    struct stat info{};
+    const std::string path = files_->shard_directory(shard) + "/data.mdb";
+    if (!fresh && (::stat(path.c_str(), &info) != 0 || info.st_size == 0)) {
+      return fail(Code::kCorrupt,
+                  fmt::format("{} is missing or empty: make it anew with 'basaltd rebuild-index'", path));
+    }
     BASALT_TRY(index, Index::open({.directory = files_->shard_directory(shard),
                                    .shard = shard,
                                    .map_bytes = options_.lmdb_map_bytes}));
@@ -207,7 +230,47 @@ Status LocalEngine::recover() {
     files_->drop_orphans();
   }
   start_collector();
+  start_maintenance();
   return {};
+}
+
+// Everything acknowledged so far is in the indexes, committed, when this returns. Not on a core's
+// thread.
+Status LocalEngine::flush() {
+  std::vector<std::pair<unsigned, uint64_t>> tickets;
+  {
+    const std::lock_guard lock(cores_mutex_);
+    for (unsigned i = 0; i < cores_.size(); ++i) {
+      if (cores_[i] != nullptr) tickets.emplace_back(i, cores_[i]->request_flush());
+    }
+  }
+  const auto deadline = std::chrono::steady_clock::now() + kFlushTimeMax;
+  for (;;) {
+    bool done = true;
+    {
+      const std::lock_guard lock(cores_mutex_);
+      for (const auto& [core, ticket] : tickets) {
+        // A core that has gone made its last checkpoint.
+        done &= cores_[core] == nullptr || cores_[core]->flushed(ticket);
+      }
+    }
+    if (done) return {};
+    if (!files_->healthy()) return fail(Code::kReadOnly, files_->health_text());
+    if (std::chrono::steady_clock::now() > deadline) {
+      return fail(Code::kBusy, "no checkpoint within a minute");
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
+void LocalEngine::start_maintenance() {
+  // Scrub and its kin read the real disk, on threads of their own: not on a simulated machine.
+  if (options_.platform != nullptr) return;
+  std::vector<Index*> indexes;
+  for (const auto& index : indexes_) indexes.push_back(index.get());
+  scrub_ = std::make_unique<Scrub>(Scrub::Parts{local(*files_), std::move(indexes), options_, clock_,
+                                                [this] { return flush(); }});
+  scrub_->begin();
 }
 
 void LocalEngine::start_collector() {

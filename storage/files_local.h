@@ -182,6 +182,27 @@ class LocalFiles final : public Files {
   std::vector<LogFile> log_files() const;
   void finish_replay();
 
+  // --- For scrub and backup. Any thread.
+  struct SegmentInfo {
+    uint32_t number;
+    FileKind kind;
+    uint32_t generation;
+    SegmentEntry::State state;
+    int64_t live;
+    uint64_t size_bytes;
+  };
+  std::vector<SegmentInfo> segments() const;
+  bool has_own_files() const;
+  uint32_t segment_generation(uint32_t number) const;  // 0: there is no such segment
+  std::vector<uint32_t> own_files() const;  // those with live bytes
+  // The segments that lanes write to, and where the next batch of each goes.
+  struct ActiveLog {
+    uint32_t number;
+    uint32_t generation;
+    uint64_t position;
+  };
+  std::vector<ActiveLog> active_logs() const;
+
  private:
   struct OwnEntry {
     int64_t live = 0;

@@ -26,8 +26,16 @@ constexpr std::string_view kNextLayerKey = "next_layer";
 constexpr unsigned kForbiddenFlags =
     MDB_NOSYNC | MDB_NOMETASYNC | MDB_WRITEMAP | MDB_MAPASYNC | MDB_NOLOCK | MDB_NOMEMINIT;
 
+// Longest value there can be: a batch's mutations and its inline body, with room to spare. A longer
+// one is a damaged length, and reading so far might leave the file; it is shown as empty, which
+// fails every check.
+constexpr size_t kValueBytesMax = 1u << 20;
+
 MDB_val to_val(Bytes bytes) { return {bytes.size(), const_cast<uint8_t*>(bytes.data())}; }
 Bytes to_bytes(const MDB_val& value) {
+  if (value.mv_size > kValueBytesMax) {
+    return {static_cast<const uint8_t*>(value.mv_data), size_t{0}};
+  }
   return {static_cast<const uint8_t*>(value.mv_data), value.mv_size};
 }
 
@@ -341,6 +349,8 @@ IndexReader::Snapshot::~Snapshot() {
   }
   mdb_txn_reset(reader_->txn_);
 }
+
+uint64_t IndexReader::Snapshot::transaction() const { return mdb_txn_id(reader_->txn_); }
 
 SliceSource& IndexReader::Snapshot::source(Table table) {
   auto& source = reader_->sources_[static_cast<size_t>(table)];

@@ -62,6 +62,7 @@ class Index {
   Status reload();  // nobody else uses the index meanwhile
 
   unsigned shard() const { return options_.shard; }
+  const std::string& directory() const { return options_.directory; }
   uint64_t map_bytes() const;
 
  private:
@@ -102,6 +103,8 @@ class IndexReader {
 
     // Value bytes in the map (2-byte aligned only). kNotFound, kIo, kCorrupt.
     Result<Bytes> get(const KeyView& key);
+    // LMDB's number of the commit that is seen.
+    uint64_t transaction() const;
     // The source for a SliceCursor over one table, positioned independently of other tables.
     SliceSource& source(Table table);
 

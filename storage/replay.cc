@@ -7,12 +7,15 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstring>
 #include <map>
 #include <vector>
 
 #include "base/log.h"
 #include "storage/files_local.h"
 #include "storage/lane.h"
+#include "storage/replay.h"
 #include "storage/segment_format.h"
 
 namespace basalt::storage {
@@ -31,9 +34,9 @@ class SegmentReader {
  public:
   explicit SegmentReader(std::vector<uint8_t>& memory) : memory_(memory) {}
 
-  Status open(const LocalFiles& files, uint32_t number) {
+  Status open(const DiskPlace& place, uint32_t number) {
     std::string path = LocalFiles::path_of(FileKind::kLog, number);
-    BASALT_TRY(fd, open_at(files.disk(), files.directory_fd(), path, O_RDONLY));
+    BASALT_TRY(fd, open_at(place.disk, place.directory_fd, path, O_RDONLY));
     fd_ = std::move(fd);
     fd_.disk().advise(fd_.get(), POSIX_FADV_SEQUENTIAL);
     window_start_ = window_bytes_ = 0;
@@ -89,9 +92,15 @@ struct Place {
 
 class ChainReplay {
  public:
-  ChainReplay(const LocalFiles& files, std::vector<Segment> segments, std::span<const LogPosition> applied,
-              const std::function<Status(const RecoveredRecord&)>& visit, std::vector<uint8_t>& memory)
-      : files_(files), segments_(std::move(segments)), applied_(applied), visit_(visit), reader_(memory) {
+  ChainReplay(const DiskPlace& place, std::vector<Segment> segments, std::span<const LogPosition> applied,
+              bool trust_checkpoints, const std::function<Status(const RecoveredRecord&)>& visit,
+              std::vector<uint8_t>& memory)
+      : place_(place),
+        segments_(std::move(segments)),
+        applied_(applied),
+        trust_checkpoints_(trust_checkpoints),
+        visit_(visit),
+        reader_(memory) {
     std::sort(segments_.begin(), segments_.end(), [](const Segment& a, const Segment& b) {
       return a.file.header.sequence < b.file.header.sequence;
     });
@@ -114,9 +123,16 @@ class ChainReplay {
 
     // What is known to be in the index, committed: everything up to a checkpoint that some batch tells of, and
     // everything up to the smallest position of the lane's shards (an idle shard's may be old).
+    lowest_ = lowest;
     uint64_t indexed = lowest;
     for (const Segment& segment : segments_) {
-      if (segment.first) indexed = std::max(indexed, segment.first->checkpointed_lsn);
+      if (segment.first && trust_checkpoints_) indexed = std::max(indexed, segment.first->checkpointed_lsn);
+    }
+    // A checkpoint is told of only when every shard of the lane has committed it. An index behind it went back in time:
+    // an LMDB meta page that lost its newest commit to damage, or a copy that was put in its place.
+    if (trust_checkpoints_ && indexed > lowest && lowest >> kLsnEpochShift == epoch_) {
+      damage_ = Error{Code::kCorrupt, fmt::format("the index of a shard holds the log up to LSN {} only, but LSN {} was checkpointed: "
+                                                  "it is an older state (restore it with rebuild-index)", lowest, indexed)};
     }
     size_t start = 0;
     last_lsn_ = epoch_ << kLsnEpochShift;
@@ -139,7 +155,7 @@ class ChainReplay {
  private:
   Status read_firsts() {
     for (Segment& segment : segments_) {
-      BASALT_CHECK_OK(reader_.open(files_, segment.file.number));
+      BASALT_CHECK_OK(reader_.open(place_, segment.file.number));
       std::array<uint8_t, sizeof(BatchHeader)> block{};
       BASALT_CHECK_OK(reader_.peek(kSegmentDataOffset, block));
       segment.first = ours(parse_batch_header(block, segment.file.header.generation));
@@ -164,7 +180,13 @@ class ChainReplay {
       }
       BASALT_TRY(later, find_later(place));
       if (!later) return {};
-      note_damage(place, *later);
+      if (later->header.previous_lsn <= lowest_) {
+        // All that is missing was applied, by every shard of the lane: nothing is lost.
+        log_warn("a log segment is damaged where the index has everything already",
+                 {{"segment", segments_[place.segment].file.number}, {"offset", place.offset}});
+      } else {
+        note_damage(place, *later);
+      }
       last_lsn_ = later->header.previous_lsn;
       place = *later;
     }
@@ -182,7 +204,7 @@ class ChainReplay {
   // Visits batches from `place` on while each follows the one before; leaves `place` behind the last.
   Status read_segment(Place& place) {
     const Segment& segment = segments_[place.segment];
-    BASALT_CHECK_OK(reader_.open(files_, segment.file.number));
+    BASALT_CHECK_OK(reader_.open(place_, segment.file.number));
     for (;;) {
       BASALT_TRY(block, reader_.at(place.offset, sizeof(BatchHeader)));
       auto header = ours(parse_batch_header(block, segment.file.header.generation));
@@ -211,7 +233,7 @@ class ChainReplay {
   Result<std::optional<Place>> find_later(const Place& from) {
     for (size_t i = from.segment; i < segments_.size(); ++i) {
       const Segment& segment = segments_[i];
-      BASALT_CHECK_OK(reader_.open(files_, segment.file.number));
+      BASALT_CHECK_OK(reader_.open(place_, segment.file.number));
       uint64_t offset = i == from.segment ? from.offset : kSegmentDataOffset;
       const uint64_t end = std::min<uint64_t>(segment.file.header.size_bytes, offset + kLookAheadBytes);
       while (offset < end) {
@@ -238,14 +260,16 @@ class ChainReplay {
     if (!damage_) damage_ = Error{Code::kCorrupt, std::move(text)};
   }
 
-  const LocalFiles& files_;
+  const DiskPlace place_;
   std::vector<Segment> segments_;
   std::span<const LogPosition> applied_;
+  const bool trust_checkpoints_;
   const std::function<Status(const RecoveredRecord&)>& visit_;
   SegmentReader reader_;
   uint64_t epoch_ = 0;
   uint32_t lane_ = 0;
   uint64_t last_lsn_ = 0;
+  uint64_t lowest_ = 0;  // applied by all shards of the lane
   uint64_t recycled_up_to_ = 0;
   uint64_t records_ = 0;
   std::optional<Error> damage_;
@@ -253,13 +277,14 @@ class ChainReplay {
 
 }  // namespace
 
-Status replay_log(Files& files, std::span<const LogPosition> applied,
-                  const std::function<Status(const RecoveredRecord&)>& visit) {
-  LocalFiles& disk = local(files);
+Status replay_log_files(const DiskPlace& place, std::vector<LocalFiles::LogFile> files, std::span<const LogPosition> applied,
+                        bool trust_checkpoints, const std::function<Status(const RecoveredRecord&)>& visit) {
   std::vector<uint8_t> memory;
+  uint64_t oldest_epoch = UINT64_MAX;
+  for (const LogPosition& position : applied) oldest_epoch = std::min(oldest_epoch, position.lsn >> kLsnEpochShift);
   std::optional<Error> damage;
   std::map<std::pair<uint64_t, uint32_t>, std::vector<Segment>> chains;
-  for (LocalFiles::LogFile& file : disk.log_files()) {
+  for (LocalFiles::LogFile& file : files) {
     if (!file.damaged) {
       auto key = std::pair(file.header.epoch, file.header.lane);
       chains[key].push_back(Segment{std::move(file), std::nullopt});
@@ -268,15 +293,23 @@ Status replay_log(Files& files, std::span<const LogPosition> applied,
     // A crash while the file was made leaves it without a header, and empty. Batches without a header in front of
     // them are damage: a segment in reuse keeps one of its two headers valid all the time.
     SegmentReader reader(memory);
-    BASALT_CHECK_OK(reader.open(disk, file.number));
+    BASALT_CHECK_OK(reader.open(place, file.number));
     BASALT_TRY(block, reader.at(kSegmentDataOffset, kBlockBytes));
     if (block.size() < kBlockBytes || std::all_of(block.begin(), block.end(), [](uint8_t b) { return b == 0; })) continue;
+    // A batch carries the generation its checksum is seeded with. Of an epoch before all that the indexes wait for, it
+    // is in them: its bodies stay readable without a header.
+    uint32_t generation = 0;
+    std::memcpy(&generation, block.data() + offsetof(BatchHeader, generation), sizeof generation);
+    if (auto first = parse_batch_header(block, generation); first && first->epoch < oldest_epoch) {
+      log_warn("a log segment without a valid header is in the index already", {{"segment", file.number}});
+      continue;
+    }
     if (!damage) {
       damage = Error{Code::kCorrupt, fmt::format("log segment {:08x} holds data, but both its headers are damaged", file.number)};
     }
   }
   for (auto& [key, segments] : chains) {
-    ChainReplay chain(disk, std::move(segments), applied, visit, memory);
+    ChainReplay chain(place, std::move(segments), applied, trust_checkpoints, visit, memory);
     BASALT_CHECK_OK(chain.run());
     if (chain.records() > 0) {
       log_info("log replayed", {{"epoch", key.first}, {"lane", key.second}, {"records", chain.records()}});
@@ -285,6 +318,12 @@ Status replay_log(Files& files, std::span<const LogPosition> applied,
   }
   if (damage) return std::unexpected(*damage);
   return {};
+}
+
+Status replay_log(Files& files, std::span<const LogPosition> applied,
+                  const std::function<Status(const RecoveredRecord&)>& visit) {
+  LocalFiles& disk = local(files);
+  return replay_log_files({disk.disk(), disk.directory_fd()}, disk.log_files(), applied, true, visit);
 }
 
 void finish_replay(Files& files) { local(files).finish_replay(); }

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 #include <optional>
+#include <tuple>
 
 #include "base/crc32c.h"
 #include "storage/segment_format.h"
@@ -113,6 +114,27 @@ Result<Superblock> read_superblock(int directory_fd, Disk& disk) {
   superblock.hash_seed = block.hash_seed;
   superblock.epoch = block.epoch;
   return superblock;
+}
+
+Result<std::array<std::string, 2>> check_superblock_copies(int directory_fd, Disk& disk) {
+  BASALT_TRY(fd, open_at(disk, directory_fd, kName, O_RDONLY));
+  disk.advise(fd.get(), POSIX_FADV_DONTNEED);  // what is on the disk, not what is cached
+  BASALT_TRY(copies, read_copies(fd));
+  std::array<std::string, 2> wrong;
+  for (size_t i = 0; i < 2; ++i) {
+    if (copies[i].newer_format) {
+      wrong[i] = fmt::format("is of format {}", copies[i].version);
+    } else if (!copies[i].block) {
+      wrong[i] = "is damaged";
+    }
+  }
+  if (!copies[0].block || !copies[1].block) return wrong;
+  // One that is behind was cut off between its two writes: legal, and mended by the next open.
+  auto identity = [](const DiskSuperblock& block) {
+    return std::tuple(block.uuid, block.shard_count, block.log_segment_bytes, block.bulk_segment_bytes, block.hash_seed);
+  };
+  if (identity(*copies[0].block) != identity(*copies[1].block)) wrong[1 - newest(copies)] = "is of another directory";
+  return wrong;
 }
 
 Status create_superblock(int directory_fd, const Superblock& superblock, Disk& disk) {

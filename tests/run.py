@@ -1,7 +1,11 @@
 #!/usr/bin/python3
 """Runs groups of tests over what is built, and counts them: run.py [options] GROUP...
 
+<<<<<<< HEAD
 Groups: tidy unit s3 clients kill crash no_io_uring fuzz, or "one" with --name. tools/dev builds and then calls this; its last
+=======
+Groups: tidy unit s3 clients repair kill no_io_uring fuzz, or "one" with --name. tools/dev builds and then calls this; its last
+>>>>>>> 354f360 (wip fsck)
 line is "N passed, N failed, N skipped" and its exit status is 0 when nothing failed.
 """
 import argparse
@@ -231,6 +235,22 @@ def clients(tally, args, names=None):
             server.remove()
 
 
+def repair(tally, args, pattern="*_test.py"):
+    """Damage by hand, and the tools that find and mend it: each test starts servers of its own."""
+    folder = ROOT / "tests" / "repair"
+    sys.path.insert(0, str(folder))
+    faulthandler.dump_traceback_later(1200, exit=True)
+    try:
+        suite = unittest.TestLoader().discover(str(folder), pattern=pattern, top_level_dir=str(folder))
+        result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2 if args.verbose else 1,
+                                         resultclass=CountingResult).run(suite)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    tally.add_many(result.successes, len(result.failures) + len(result.errors), len(result.skipped))
+    for test, _ in result.failures + result.errors:
+        tally.lines.append(f"FAILED   repair: {test.id()}")
+
+
 def kill(tally, args):
     run_command(tally, f"kill: {args.cycles} cycles",
                 [PYTHON, str(ROOT / "tests/kill/kill.py"), "--cycles", str(args.cycles)], 60 + 20 * args.cycles,
@@ -279,6 +299,9 @@ def one(tally, args):
     if (ROOT / "tests/s3" / f"{name}_test.py").exists():
         found = True
         s3(tally, args, pattern=f"{name}_test.py")
+    if (ROOT / "tests/repair" / f"{name}_test.py").exists():
+        found = True
+        repair(tally, args, pattern=f"{name}_test.py")
     if name in client_scripts():
         found = True
         clients(tally, args, [name])
@@ -300,7 +323,11 @@ def one(tally, args):
     return None
 
 
+<<<<<<< HEAD
 GROUPS = {"tidy": tidy, "unit": unit, "s3": s3, "clients": clients, "kill": kill, "crash": crash, "no_io_uring": no_io_uring, "fuzz": fuzz,
+=======
+GROUPS = {"tidy": tidy, "unit": unit, "s3": s3, "clients": clients, "repair": repair, "kill": kill, "no_io_uring": no_io_uring, "fuzz": fuzz,
+>>>>>>> 354f360 (wip fsck)
           "one": one}
 
 

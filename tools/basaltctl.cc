@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -83,19 +84,27 @@ void print_table(const json& rows) {
   }
   std::vector<std::string> names;
   std::vector<size_t> widths;
-  for (const auto& [name, value] : rows.front().items()) {
-    names.push_back(name);
-    widths.push_back(name.size());
+  // Rows need not have the same fields.
+  for (const json& row : rows) {
+    for (const auto& [name, value] : row.items()) {
+      if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+      names.push_back(name);
+      widths.push_back(name.size());
+    }
   }
+  const auto cell = [](const json& row, const std::string& name) {
+    const auto at = row.find(name);
+    return at == row.end() ? std::string() : scalar(*at);
+  };
   for (const json& row : rows) {
     for (size_t i = 0; i < names.size(); ++i)
-      widths[i] = std::max(widths[i], scalar(row[names[i]]).size());
+      widths[i] = std::max(widths[i], cell(row, names[i]).size());
   }
   for (size_t i = 0; i < names.size(); ++i) fmt::print("{:<{}}  ", names[i], widths[i]);
   fmt::print("\n");
   for (const json& row : rows) {
     for (size_t i = 0; i < names.size(); ++i)
-      fmt::print("{:<{}}  ", scalar(row[names[i]]), widths[i]);
+      fmt::print("{:<{}}  ", cell(row, names[i]), widths[i]);
     fmt::print("\n");
   }
 }
@@ -182,6 +191,26 @@ int main(int argc, char** argv) {
   CLI::App* bucket = app.add_subcommand("bucket", "buckets")->require_subcommand(1);
   bucket->add_subcommand("list", "all buckets, their owners, and their size at the last checkpoint")
       ->callback(want("bucket.list"));
+
+  CLI::App* scrub =
+      app.add_subcommand("scrub", "look for damaged data in the background")->require_subcommand(1);
+  CLI::App* scrub_start =
+      scrub->add_subcommand("start", "read everything and check it (deep), or records only");
+  scrub_start->add_flag_callback(
+      "--light", [&request] { request["mode"] = "light"; }, "records, sizes and the index only");
+  scrub_start
+      ->add_option_function<uint64_t>(
+          "--mib-per-second", [&request](uint64_t mib) { request["bytes_per_second"] = mib << 20; },
+          "budget; 0: none (default: scrub.bytes_per_second of the configuration)")
+      ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 20));
+  scrub_start->callback(want("scrub.start"));
+  for (const auto& [name, command, help] :
+       {std::tuple{"pause", "scrub.pause", "stop reading until resume; survives a restart"},
+        std::tuple{"resume", "scrub.resume", "go on"},
+        std::tuple{"cancel", "scrub.cancel", "end it"},
+        std::tuple{"status", "scrub.status", "progress, and what was found damaged"}}) {
+    scrub->add_subcommand(name, help)->callback(want(command));
+  }
 
   CLI11_PARSE(app, argc, argv);
 
