@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "server/config.h"
 #include "server/server.h"
+#include "server/tools.h"
 #include "server/version.h"
 #include "storage/seeded_bugs.h"
 
@@ -117,6 +118,7 @@ int main(int argc, char** argv) {
     std::fputs("basaltd: libsodium did not start\n", stderr);
     return 1;
   }
+  if (const auto status = server::run_tool(argc, argv)) return *status;
   auto invocation = server::parse_invocation(argc, argv);
   if (!invocation) {
     fmt::print(stderr, "basaltd: {}\n", invocation.error().detail);
