@@ -1,12 +1,8 @@
 #!/usr/bin/python3
 """Runs groups of tests over what is built, and counts them: run.py [options] GROUP...
 
-<<<<<<< HEAD
-Groups: tidy unit s3 clients kill crash no_io_uring fuzz, or "one" with --name. tools/dev builds and then calls this; its last
-=======
-Groups: tidy unit s3 clients repair kill no_io_uring fuzz, or "one" with --name. tools/dev builds and then calls this; its last
->>>>>>> 354f360 (wip fsck)
-line is "N passed, N failed, N skipped" and its exit status is 0 when nothing failed.
+Groups: tidy unit s3 clients repair kill crash no_io_uring fuzz, or "one" with --name. tools/dev builds and then calls this;
+its last line is "N passed, N failed, N skipped" and its exit status is 0 when nothing failed.
 """
 import argparse
 import contextlib
@@ -323,11 +319,8 @@ def one(tally, args):
     return None
 
 
-<<<<<<< HEAD
-GROUPS = {"tidy": tidy, "unit": unit, "s3": s3, "clients": clients, "kill": kill, "crash": crash, "no_io_uring": no_io_uring, "fuzz": fuzz,
-=======
-GROUPS = {"tidy": tidy, "unit": unit, "s3": s3, "clients": clients, "repair": repair, "kill": kill, "no_io_uring": no_io_uring, "fuzz": fuzz,
->>>>>>> 354f360 (wip fsck)
+GROUPS = {"tidy": tidy, "unit": unit, "s3": s3, "clients": clients, "repair": repair, "kill": kill, "crash": crash,
+          "no_io_uring": no_io_uring, "fuzz": fuzz,
           "one": one}
 
 
