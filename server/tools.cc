@@ -24,9 +24,11 @@ constexpr int kSound = 0, kDamaged = 1, kFailed = 2;
 
 int failed(const Error& error, bool as_json) {
   if (as_json) {
-    fmt::print("{}\n", json{{"ok", false}, {"error", error.detail}}.dump(-1, ' ', true, json::error_handler_t::replace));
+    fmt::print("{}\n", json{{"ok", false}, {"error", error.detail}}.dump(
+                           -1, ' ', true, json::error_handler_t::replace));
   } else {
-    fmt::print(stderr, "basaltd: {}\n", error.detail.empty() ? code_name(error.code) : std::string_view(error.detail));
+    fmt::print(stderr, "basaltd: {}\n",
+               error.detail.empty() ? code_name(error.code) : std::string_view(error.detail));
   }
   return kFailed;
 }
@@ -39,8 +41,8 @@ void print_finding(const storage::Finding& finding) {
     if (at == shown.end()) continue;
     key += fmt::format(" {} {}", name, at->dump(-1, ' ', true, json::error_handler_t::replace));
   }
-  fmt::print("{:<10} {} at {}: {}{}\n", storage::finding_name(finding.kind), finding.file.empty() ? "-" : finding.file,
-             finding.offset, finding.what, key);
+  fmt::print("{:<10} {} at {}: {}{}\n", storage::finding_name(finding.kind),
+             finding.file.empty() ? "-" : finding.file, finding.offset, finding.what, key);
 }
 
 json findings_json(const std::vector<storage::Finding>& findings) {
@@ -52,12 +54,16 @@ json findings_json(const std::vector<storage::Finding>& findings) {
 int run_fsck(const storage::FsckOptions& options, bool as_json) {
   storage::FsckOptions with_progress = options;
   if (!as_json) {
-    with_progress.progress = [](const std::string& line) { fmt::print(stderr, "checking {}\n", line); };
+    with_progress.progress = [](const std::string& line) {
+      fmt::print(stderr, "checking {}\n", line);
+    };
   }
   const auto report = storage::fsck(with_progress);
   if (!report) return failed(report.error(), as_json);
-  // After a repair the damage is past; what was lost by it is in the list of repairs and in the quarantine.
-  const int status = report->sound() || (options.repair && !report->repairs.empty()) ? kSound : kDamaged;
+  // After a repair the damage is past; what was lost by it is in the list of repairs and in the
+  // quarantine.
+  const int status =
+      report->sound() || (options.repair && !report->repairs.empty()) ? kSound : kDamaged;
   if (as_json) {
     fmt::print("{}\n", json{{"ok", true},
                             {"sound", report->sound()},
@@ -74,13 +80,18 @@ int run_fsck(const storage::FsckOptions& options, bool as_json) {
     return status;
   }
   for (const storage::Finding& finding : report->findings) print_finding(finding);
-  fmt::print("{} records, {} blobs, {} log records that a start would replay; {} findings, {} orphans\n",
-             report->records, report->blobs, report->log_records, report->finding_count, report->orphan_count);
+  fmt::print(
+      "{} records, {} blobs, {} log records that a start would replay; {} findings, {} orphans\n",
+      report->records, report->blobs, report->log_records, report->finding_count,
+      report->orphan_count);
   for (const std::string& line : report->repairs) fmt::print("repaired: {}\n", line);
-  if (!report->quarantine.empty()) fmt::print("taken out, to be looked at and kept: {}\n", report->quarantine);
+  if (!report->quarantine.empty())
+    fmt::print("taken out, to be looked at and kept: {}\n", report->quarantine);
   if (!report->sound() && !options.repair) {
-    fmt::print("nothing was changed: --yes repairs (and moves to quarantine, never deletes); where index pages are "
-               "damaged, 'basaltd rebuild-index' with a snapshot loses less\n");
+    fmt::print(
+        "nothing was changed: --yes repairs (and moves to quarantine, never deletes); where index "
+        "pages are "
+        "damaged, 'basaltd rebuild-index' with a snapshot loses less\n");
   }
   return status;
 }
@@ -102,7 +113,8 @@ std::optional<int> run_tool(int argc, const char* const* argv) {
   CLI::App* fsck_app = app.add_subcommand("fsck", "check a data directory");
   fsck_app->add_option("DIR", fsck.directory, "the data directory")->required();
   fsck_app->add_flag("--deep", fsck.deep, "read all data");
-  fsck_app->add_flag("--yes", fsck.repair, "repair; what is in the way is moved to DIR/quarantine, never deleted");
+  fsck_app->add_flag("--yes", fsck.repair,
+                     "repair; what is in the way is moved to DIR/quarantine, never deleted");
   fsck_app->callback([&] { run = [&] { return run_fsck(fsck, as_json); }; });
 
   try {

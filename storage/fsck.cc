@@ -51,8 +51,8 @@ class Fsck {
 
  private:
   struct Shard {
-    bool opened = false;   // the file could be read at all
-    bool broken = false;   // it must be made anew
+    bool opened = false;  // the file could be read at all
+    bool broken = false;  // it must be made anew
     LogPosition applied;
     std::set<OwnedKey, bool (*)(const OwnedKey&, const OwnedKey&)> bad{
         [](const OwnedKey& a, const OwnedKey& b) {
@@ -81,8 +81,12 @@ class Fsck {
     for (size_t i = 0; i < 2; ++i) {
       if (copies[i].empty()) continue;
       superblock_damaged_ = true;
-      find({Finding::Kind::kSuperblock, "superblock", i * kBlockBytes,
-            fmt::format("copy {} {}", i, copies[i]), {}, {}});
+      find({Finding::Kind::kSuperblock,
+            "superblock",
+            i * kBlockBytes,
+            fmt::format("copy {} {}", i, copies[i]),
+            {},
+            {}});
     }
     return {};
   }
@@ -100,15 +104,21 @@ class Fsck {
         if (headers_damaged_.empty() || headers_damaged_.back() != &segment) {
           headers_damaged_.push_back(&segment);
         }
-        find({Finding::Kind::kSegment, segment.path, copy * kBlockBytes,
+        find({Finding::Kind::kSegment,
+              segment.path,
+              copy * kBlockBytes,
               segment.header() == nullptr ? "both copies of the header are damaged"
                                           : fmt::format("copy {} of the header is damaged", copy),
-              {}, {}});
+              {},
+              {}});
       }
       if (segment.file_bytes < wanted) {
-        find({Finding::Kind::kSegment, segment.path, segment.file_bytes,
+        find({Finding::Kind::kSegment,
+              segment.path,
+              segment.file_bytes,
               fmt::format("the file has {} bytes, its header says {}", segment.file_bytes, wanted),
-              {}, {}});
+              {},
+              {}});
       }
     }
     return {};
@@ -219,14 +229,19 @@ class Fsck {
       const auto batch = verify_batch(bytes.view(), record.body.size());
       if (!batch) {
         log_damaged_ = true;
-        find({Finding::Kind::kLog, "log", 0,
-              fmt::format("log record {}: {}", record.lsn, batch.error().detail), record.shard, {}});
+        find({Finding::Kind::kLog,
+              "log",
+              0,
+              fmt::format("log record {}: {}", record.lsn, batch.error().detail),
+              record.shard,
+              {}});
         return {};
       }
       name_files(**batch);
       return {};
     };
-    const auto replayed = replay_log_files({system_disk(), directory_.fd()}, std::move(list), applied, true, visit);
+    const auto replayed =
+        replay_log_files({system_disk(), directory_.fd()}, std::move(list), applied, true, visit);
     if (!replayed) {
       if (replayed.error().code != Code::kCorrupt) return std::unexpected(replayed.error());
       log_damaged_ = true;
@@ -248,8 +263,12 @@ class Fsck {
   void list_orphans() {
     for (const uint32_t number : directory_.own_files()) {
       if (named_.contains(number)) continue;
-      find({Finding::Kind::kOrphan, LocalFiles::path_of(FileKind::kOwn, number), 0,
-            "no record names this file; the next start removes it", {}, {}});
+      find({Finding::Kind::kOrphan,
+            LocalFiles::path_of(FileKind::kOwn, number),
+            0,
+            "no record names this file; the next start removes it",
+            {},
+            {}});
     }
     for (const std::string& path : directory_.strangers()) {
       find({Finding::Kind::kOrphan, path, 0, "not a file of ours", {}, {}});
@@ -267,7 +286,8 @@ class Fsck {
     const bool any = std::any_of(shards_.begin(), shards_.end(),
                                  [](const Shard& shard) { return shard.broken; });
     if (any || log_damaged_) BASALT_CHECK_OK(repair_indexes());
-    if (const std::string& used = directory_.quarantine_used(); !used.empty()) report_.quarantine = used;
+    if (const std::string& used = directory_.quarantine_used(); !used.empty())
+      report_.quarantine = used;
     return {};
   }
 
@@ -298,7 +318,8 @@ class Fsck {
     header.kind = static_cast<uint8_t>(segment.kind);
     header.lane_count = 1;
     header.size_bytes = segment.file_bytes / kBlockBytes * kBlockBytes;
-    if (header.size_bytes < kSegmentDataOffset + kBlockBytes || header.size_bytes > kSegmentBytesMax) {
+    if (header.size_bytes < kSegmentDataOffset + kBlockBytes ||
+        header.size_bytes > kSegmentBytesMax) {
       return std::nullopt;
     }
     if (segment.kind == FileKind::kBulk) {
@@ -329,7 +350,8 @@ class Fsck {
       taken.insert(other.header()->sequence);
       UniqueFd fd(::openat(directory_.fd(), other.path.c_str(), O_RDONLY | O_CLOEXEC));
       std::vector<uint8_t> block(kBlockBytes);
-      const auto got = fd ? read_at(fd.get(), block, kSegmentDataOffset) : Result<size_t>(size_t{0});
+      const auto got =
+          fd ? read_at(fd.get(), block, kSegmentDataOffset) : Result<size_t>(size_t{0});
       if (!got || *got != kBlockBytes) continue;
       const auto batch = parse_batch_header(block, other.header()->generation);
       if (batch && batch->first_lsn < first->first_lsn && batch->first_lsn >= before_lsn) {
@@ -337,7 +359,8 @@ class Fsck {
         header.sequence = other.header()->sequence + 1;
       }
     }
-    if (header.sequence == 0) header.sequence = taken.empty() || *taken.begin() < 2 ? 1 : *taken.begin() - 1;
+    if (header.sequence == 0)
+      header.sequence = taken.empty() || *taken.begin() < 2 ? 1 : *taken.begin() - 1;
     header.lane_count = std::max(header.lane_count, header.lane + 1);
     if (taken.contains(header.sequence)) return std::nullopt;
     return header;
@@ -349,11 +372,14 @@ class Fsck {
     for (unsigned shard = 0; shard < shards_.size() && generation == 0; ++shard) {
       auto pages = IndexPages::open(directory_.path() + "/" + directory_.shard_file(shard));
       if (!pages || !(*pages)->select(std::nullopt, [](const PageDamage&) {})) continue;
-      (void)audit_index(**pages, shard, "", [&](const KeyView&, const RecordView& record, Bytes) {
-        for_each_file_blob(record, [&](const BlobRef& blob) {
-          if (blob.file == segment.number) generation = blob.generation;
-        });
-      }, [](const Finding&) {});
+      (void)audit_index(
+          **pages, shard, "",
+          [&](const KeyView&, const RecordView& record, Bytes) {
+            for_each_file_blob(record, [&](const BlobRef& blob) {
+              if (blob.file == segment.number) generation = blob.generation;
+            });
+          },
+          [](const Finding&) {});
     }
     return generation;
   }
@@ -374,9 +400,9 @@ class Fsck {
         std::filesystem::remove_all(place, ignored);  // of a repair that was interrupted
         fresh[number] = place;
       }
-      BASALT_TRY(index, Index::open({.directory = place,
-                                     .shard = number,
-                                     .map_bytes = options_.lmdb_map_bytes}));
+      BASALT_TRY(
+          index,
+          Index::open({.directory = place, .shard = number, .map_bytes = options_.lmdb_map_bytes}));
       if (shard.broken) BASALT_CHECK_OK(refill(number, *index, taken_out));
       applied.push_back(shard.applied);
       indexes.push_back(std::move(index));
@@ -392,8 +418,8 @@ class Fsck {
       if (fresh[number].empty()) continue;
       BASALT_CHECK_OK(sync_path(fresh[number]));
       BASALT_CHECK_OK(install_index(directory_, number, fresh[number]));
-      report_.repairs.push_back(
-          fmt::format("shard {:02}: the index was made anew; the old one is in the quarantine", number));
+      report_.repairs.push_back(fmt::format(
+          "shard {:02}: the index was made anew; the old one is in the quarantine", number));
     }
     BASALT_CHECK_OK(taken_out.finish());
     if (taken_out.lines() != 0) {
@@ -408,8 +434,7 @@ class Fsck {
     Shard& shard = shards_[number];
     if (!shard.opened) return {};
     IndexFiller filler(index);
-    BASALT_TRY(pages,
-               IndexPages::open(directory_.path() + "/" + directory_.shard_file(number)));
+    BASALT_TRY(pages, IndexPages::open(directory_.path() + "/" + directory_.shard_file(number)));
     BASALT_CHECK_OK(pages->select(std::nullopt, [](const PageDamage&) {}));
     Status status;
     const auto visit = [&](const KeyView& key, const RecordView& record, Bytes value) {

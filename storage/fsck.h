@@ -1,13 +1,13 @@
 // fsck: checks a data directory that no server has open, and repairs it if it is told to.
 //
-// Checks: both copies of the superblock, segment headers, every page, row and record of every index,
-// the sums that the indexes keep, that each record's blobs can be where it says (with `deep`: all
-// their bytes), that the log can be replayed, and files that nobody names.
+// Checks: both copies of the superblock, segment headers, every page, row and record of every
+// index, the sums that the indexes keep, that each record's blobs can be where it says (with
+// `deep`: all their bytes), that the log can be replayed, and files that nobody names.
 //
 // Repair never deletes. A damaged copy (superblock, segment header) is written again from the good
-// one. A damaged index is made anew from its readable records and the log; the old one, records that
-// cannot be kept and the stored bytes of their blobs go to DIR/quarantine/STAMP. Afterwards the
-// server starts; what was lost is listed.
+// one. A damaged index is made anew from its readable records and the log; the old one, records
+// that cannot be kept and the stored bytes of their blobs go to DIR/quarantine/STAMP. Afterwards
+// the server starts; what was lost is listed.
 #pragma once
 
 #include <cstdint>

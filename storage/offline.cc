@@ -167,8 +167,8 @@ Status OfflineDirectory::list() {
       for (const auto& group : fs::directory_iterator(path_ + "/blob")) {
         if (!group.is_directory()) continue;
         for (const auto& entry : fs::directory_iterator(group.path())) {
-          const std::string relative = "blob/" + group.path().filename().string() + "/" +
-                                       entry.path().filename().string();
+          const std::string relative =
+              "blob/" + group.path().filename().string() + "/" + entry.path().filename().string();
           const auto number = number_of(entry.path().filename());
           if (number && LocalFiles::path_of(FileKind::kOwn, *number) == relative) {
             own_files_.push_back(*number);
@@ -234,8 +234,7 @@ std::optional<Finding> OfflineDirectory::look(const BlobRef& blob) const {
     if (segment == nullptr) return wrong(Finding::Kind::kMissing, "the file is missing");
     // Without a header the data may still be right: its checksums are seeded with the generation.
     if (segment->header() != nullptr && segment->header()->generation != blob.generation) {
-      return wrong(Finding::Kind::kBlob,
-                   "the segment is of another generation: it was used again");
+      return wrong(Finding::Kind::kBlob, "the segment is of another generation: it was used again");
     }
     file_bytes = segment->file_bytes;
   }
@@ -250,7 +249,8 @@ std::optional<Finding> OfflineDirectory::look(const BlobRef& blob) const {
 Result<std::string> OfflineDirectory::quarantine() {
   if (!quarantine_.empty()) return quarantine_;
   std::string name = path_ + "/quarantine/" + stamp_now();
-  for (int i = 1; fs::exists(name); ++i) name = fmt::format("{}/quarantine/{}-{}", path_, stamp_now(), i);
+  for (int i = 1; fs::exists(name); ++i)
+    name = fmt::format("{}/quarantine/{}-{}", path_, stamp_now(), i);
   BASALT_CHECK_OK(make_directories(name));
   quarantine_ = name;
   return name;
@@ -373,7 +373,8 @@ Result<SegmentBatches> scan_log_segment(
     if (offset % (1u << 20) == 0) {
       const off_t data = ::lseek(fd.get(), static_cast<off_t>(offset), SEEK_DATA);
       if (data < 0 && errno == ENXIO) break;
-      if (data > 0) offset = std::max(offset, static_cast<uint64_t>(data) / kBlockBytes * kBlockBytes);
+      if (data > 0)
+        offset = std::max(offset, static_cast<uint64_t>(data) / kBlockBytes * kBlockBytes);
     }
     const Bytes block = at(offset, kBlockBytes);
     if (block.size() < kBlockBytes) {
@@ -397,8 +398,8 @@ Result<SegmentBatches> scan_log_segment(
       }
     }
     if (!whole) {
-      // Behind the last batch lies what an earlier life of the segment left, or nothing. Batches that
-      // are missing in between the caller sees by their numbers.
+      // Behind the last batch lies what an earlier life of the segment left, or nothing. Batches
+      // that are missing in between the caller sees by their numbers.
       if (header) damaged(offset);
       offset += kBlockBytes;
       continue;
@@ -556,9 +557,9 @@ std::string record_line(const KeyView& key, Bytes value, std::string_view why) {
     if (c == '"' || c == '\\') reason.push_back('\\');
     if (static_cast<unsigned char>(c) >= 0x20) reason.push_back(c);
   }
-  return fmt::format(
-      R"({{"table":{},"space":{},"name":"{}","value":"{}","why":"{}"}})",
-      static_cast<unsigned>(key.table), key.space, hex(as_bytes(key.name)), hex(value), reason);
+  return fmt::format(R"({{"table":{},"space":{},"name":"{}","value":"{}","why":"{}"}})",
+                     static_cast<unsigned>(key.table), key.space, hex(as_bytes(key.name)),
+                     hex(value), reason);
 }
 
 Status keep_blob(OfflineDirectory& directory, const BlobRef& blob) {

@@ -1,6 +1,6 @@
-// The page reader knows every page of what LMDB wrote, and no flipped bit or lost page goes past it that changes what
-// the index says. Random bits of a real index are flipped one at a time: either damage is reported, or every row is as
-// it was (the bit lay in dead space).
+// The page reader knows every page of what LMDB wrote, and no flipped bit or lost page goes past it
+// that changes what the index says. Random bits of a real index are flipped one at a time: either
+// damage is reported, or every row is as it was (the bit lay in dead space).
 #include "storage/index_pages.h"
 
 #include <gtest/gtest.h>
@@ -38,7 +38,8 @@ Seen look(const std::string& path) {
     return [&seen, name = std::string(table)](Bytes key, Bytes value, uint64_t) {
       ++seen.rows;
       seen.hash = seen.hash * 31 + std::hash<std::string_view>()(as_text(key)) +
-                  7 * std::hash<std::string_view>()(as_text(value)) + std::hash<std::string>()(name);
+                  7 * std::hash<std::string_view>()(as_text(value)) +
+                  std::hash<std::string>()(name);
       return true;
     };
   };
@@ -62,20 +63,25 @@ class IndexPagesTest : public ::testing::Test {
     }
     for (int round = 0; round < 4; ++round) {
       for (int i = 0; i < 600; ++i) {
-        const std::string name = "key " + std::to_string(random() % 1500) + std::string(random() % 200, 'x');
+        const std::string name =
+            "key " + std::to_string(random() % 1500) + std::string(random() % 200, 'x');
         const KeyView key{Table::kCurrent, 1 + random() % 3, name};
         if (random() % 4 == 0) {
           ASSERT_TRUE(driver.erase(0, key).has_value());
         } else {
           const std::string meta(random() % 400, 'm');
-          ASSERT_TRUE(driver.put(0, key, {.size = 1, .tag = "t", .meta = as_bytes(meta)}, as_bytes("b")).has_value());
+          ASSERT_TRUE(
+              driver.put(0, key, {.size = 1, .tag = "t", .meta = as_bytes(meta)}, as_bytes("b"))
+                  .has_value());
         }
       }
       for (int i = 0; i < 10; ++i) {
         const std::string name = std::string(480 + 30 * i, 'l') + std::to_string(round);
         ASSERT_TRUE(driver.put(0, {Table::kCurrent, 9, name}, {.size = 1}).has_value());
       }
-      ASSERT_TRUE(driver.put(0, {Table::kPart, 9, "large" + std::to_string(round % 2)}, {.size = 1, .blobs = blobs})
+      ASSERT_TRUE(driver
+                      .put(0, {Table::kPart, 9, "large" + std::to_string(round % 2)},
+                           {.size = 1, .blobs = blobs})
                       .has_value());
       driver.checkpoint();
     }
@@ -97,7 +103,8 @@ TEST_F(IndexPagesTest, KnowsEveryPageAndMissesNoBit) {
   ASSERT_GT(bytes.size(), 100'000u);
   std::mt19937_64 random(77);
   const auto write = [&](const std::vector<char>& content) {
-    std::ofstream(copy, std::ios::binary | std::ios::trunc).write(content.data(), static_cast<std::streamsize>(content.size()));
+    std::ofstream(copy, std::ios::binary | std::ios::trunc)
+        .write(content.data(), static_cast<std::streamsize>(content.size()));
   };
   int found = 0, harmless = 0;
   for (int i = 0; i < 150; ++i) {
@@ -114,7 +121,8 @@ TEST_F(IndexPagesTest, KnowsEveryPageAndMissesNoBit) {
       ++found;
     } else {
       ++harmless;
-      // Values carry checksums of their own, and the audit looks at those: here the shape must hold.
+      // Values carry checksums of their own, and the audit looks at those: here the shape must
+      // hold.
       EXPECT_EQ(seen.rows, good.rows) << "bit at " << at;
     }
   }
@@ -128,7 +136,8 @@ TEST_F(IndexPagesTest, KnowsEveryPageAndMissesNoBit) {
     if (i % 2 == 0) {
       std::fill_n(content.begin() + static_cast<long>(page * 4096), 4096, 0);
     } else {
-      std::copy_n(bytes.begin() + static_cast<long>(other * 4096), 4096, content.begin() + static_cast<long>(page * 4096));
+      std::copy_n(bytes.begin() + static_cast<long>(other * 4096), 4096,
+                  content.begin() + static_cast<long>(page * 4096));
     }
     write(content);
     const Seen seen = look(copy);
@@ -182,7 +191,8 @@ TEST_F(IndexPagesTest, TheAuditMissesNothing) {
     const size_t at = random() % bytes.size();
     const char mask = static_cast<char>(1 << random() % 8);
     bytes[at] = static_cast<char>(bytes[at] ^ mask);
-    std::ofstream(copy, std::ios::binary | std::ios::trunc).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    std::ofstream(copy, std::ios::binary | std::ios::trunc)
+        .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     bytes[at] = static_cast<char>(bytes[at] ^ mask);
     const Audited seen = audit(copy);
     if (seen.findings != 0) {

@@ -1,5 +1,5 @@
-// A scrub finds every kind of damage, names file, offset and key, finds nothing where nothing is wrong (also while the
-// data changes), and its position and findings survive a restart.
+// A scrub finds every kind of damage, names file, offset and key, finds nothing where nothing is
+// wrong (also while the data changes), and its position and findings survive a restart.
 #include "storage/scrub.h"
 
 #include <gtest/gtest.h>
@@ -38,14 +38,15 @@ class ScrubTest : public ::testing::Test {
            LocalFiles::path_of(file_kind_of(static_cast<BlobKind>(blob.kind)), blob.file);
   }
   void put(const std::string& name, const std::string& body) {
-    ASSERT_TRUE(driver_.put(0, {Table::kCurrent, 1, name}, {.size = body.size()}, as_bytes(body)).has_value());
+    ASSERT_TRUE(driver_.put(0, {Table::kCurrent, 1, name}, {.size = body.size()}, as_bytes(body))
+                    .has_value());
   }
   BlobRef put_blob(const std::string& name, size_t size) {
     const std::string bytes = random_bytes(random_, size);
     const auto blob = driver_.write_blob(as_bytes(bytes));
     EXPECT_TRUE(blob.has_value());
-    EXPECT_TRUE(
-        driver_.put(0, {Table::kCurrent, 1, name}, {.size = size, .blobs = {&*blob, 1}}).has_value());
+    EXPECT_TRUE(driver_.put(0, {Table::kCurrent, 1, name}, {.size = size, .blobs = {&*blob, 1}})
+                    .has_value());
     return *blob;
   }
   static std::set<std::string> keys_of(const ScrubStatus& status) {
@@ -60,7 +61,8 @@ class ScrubTest : public ::testing::Test {
 };
 
 TEST_F(ScrubTest, FindsNothingWhereNothingIsWrong) {
-  for (int i = 0; i < 200; ++i) put("small " + std::to_string(i), random_bytes(random_, 100 + 500 * (i % 200)));
+  for (int i = 0; i < 200; ++i)
+    put("small " + std::to_string(i), random_bytes(random_, 100 + 500 * (i % 200)));
   put_blob("bulk", 300'000);
   put_blob("own", 6'000'000);
   const ScrubStatus light = run(ScrubMode::kLight);
@@ -96,7 +98,8 @@ TEST_F(ScrubTest, NamesWhatIsDamaged) {
   flip_bit(directory() + "/superblock", 4096 + 30);
   flip_bit(path_of(bulk), 50);
   const ScrubStatus status = run(ScrubMode::kDeep);
-  EXPECT_EQ(keys_of(status), (std::set<std::string>{"small 7", "bulk", "own", "table", "gone", "cut"}));
+  EXPECT_EQ(keys_of(status),
+            (std::set<std::string>{"small 7", "bulk", "own", "table", "gone", "cut"}));
   std::set<Finding::Kind> kinds;
   for (const Finding& finding : status.findings) {
     kinds.insert(finding.kind);
@@ -130,7 +133,8 @@ TEST_F(ScrubTest, FindsADamagedRecordOfTheIndex) {
     std::fclose(file);
   }
   ASSERT_NE(content.find("inline body"), std::string::npos);
-  for (size_t at = content.find("inline body"); at != std::string::npos; at = content.find("inline body", at + 1)) {
+  for (size_t at = content.find("inline body"); at != std::string::npos;
+       at = content.find("inline body", at + 1)) {
     flip_bit(path, at + 3);  // stale copies in free pages too
   }
   ASSERT_TRUE(driver_.open().has_value());
@@ -193,7 +197,8 @@ TEST_F(ScrubTest, ADamagedBatchOfTheActiveLogIsFound) {
   for (int i = 0; i < 10; ++i) put("key " + std::to_string(i), "small");
   driver_.checkpoint();
   std::string log;
-  for (const auto& entry : std::filesystem::directory_iterator(directory() + "/log")) log = entry.path();
+  for (const auto& entry : std::filesystem::directory_iterator(directory() + "/log"))
+    log = entry.path();
   flip_bit(log, kSegmentDataOffset + 130);
   const ScrubStatus status = run(ScrubMode::kLight);
   ASSERT_EQ(status.finding_count, 1u);
