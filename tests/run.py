@@ -74,6 +74,10 @@ def tidy(tally, args):
     run_command(tally, "tidy", [PYTHON, str(ROOT / "tests/tidy/tidy.py")], 120)
 
 
+def instructions(tally, args):
+    run_command(tally, "instructions", [PYTHON, str(ROOT / "tests/instructions/instructions.py")], 400)
+
+
 def unit(tally, args, gtest_filter=None, binaries=None):
     results = build_dir() / "test-results" / "unit"
     shutil.rmtree(results, ignore_errors=True)
@@ -288,7 +292,7 @@ def fuzz(tally, args):
 def one(tally, args):
     """Whatever args.name names; several kinds may share a name, then all of them run."""
     name, found = args.name, False
-    if name in ("kill", "crash", "no_io_uring", "tidy"):
+    if name in ("kill", "crash", "no_io_uring", "tidy", "instructions"):
         return GROUPS[name](tally, args)
     if (ROOT / "tests/fuzz" / f"{name}.cc").exists():
         return fuzz(tally, args)
@@ -319,7 +323,7 @@ def one(tally, args):
     return None
 
 
-GROUPS = {"tidy": tidy, "unit": unit, "s3": s3, "clients": clients, "repair": repair, "kill": kill, "crash": crash,
+GROUPS = {"tidy": tidy, "instructions": instructions, "unit": unit, "s3": s3, "clients": clients, "repair": repair, "kill": kill, "crash": crash,
           "no_io_uring": no_io_uring, "fuzz": fuzz,
           "one": one}
 

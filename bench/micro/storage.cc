@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "bench/paths/world.h"
 #include "shards/client.h"
 #include "storage/mutation_builder.h"
@@ -47,6 +48,7 @@ struct Put {
 class Data {
  public:
   Data() {
+    set_log_level(LogLevel::kWarn);
     const char* parent = std::getenv("TMPDIR");
     path_ =
         fmt::format("{}basalt-micro-XXXXXX", parent != nullptr ? std::string(parent) + "/" : "");
@@ -77,8 +79,14 @@ class Data {
   std::unique_ptr<World> world_;
 };
 
+// Made once: benchmarks are called many times.
+Data& shared_data() {
+  static Data data;
+  return data;
+}
+
 void index_look_up(benchmark::State& state) {
-  Data data;
+  Data& data = shared_data();
   int i = 0;
   for (auto _ : state) {
     const std::string name = key_of(i++ % kKeys);
@@ -91,7 +99,7 @@ BENCHMARK(index_look_up);
 
 // So many puts of 4 KiB in one batch of the log, from the mutation to the overlay.
 void lane_batch(benchmark::State& state) {
-  Data data;
+  Data& data = shared_data();
   const auto batch = static_cast<size_t>(state.range(0));
   const std::vector<uint8_t> body(4096, 'b');
   std::vector<Put> puts(batch);
@@ -108,7 +116,7 @@ void lane_batch(benchmark::State& state) {
 BENCHMARK(lane_batch)->Arg(1)->Arg(16)->Arg(64);
 
 void merge_listing_of_1000(benchmark::State& state) {
-  Data data;
+  Data& data = shared_data();
   for (auto _ : state) {
     auto task = shards::scan_all(data.world().shards(),
                                  {.space = kSpace, .prefix = "bench/", .limit = 1000});

@@ -54,6 +54,7 @@ class Settings:
     full: bool = False
     server_cpu: int = 0
     client_cpu: int = 0
+    nice: int = 0          # of everything that is measured
 
     def scale(self, quick, normal, full=None):
         """The size of something for this kind of run."""
@@ -70,15 +71,24 @@ def binary(name):
     return str(build_dir() / "bin" / name)
 
 
+_nice = []
+
+
+def set_nice(level):
+    """All that is measured, yardsticks and load generator alike, gets this niceness (below 0: root only)."""
+    _nice[:] = ["nice", "-n", str(level)] if level else []
+
+
 def pinned(cpu, command):
-    return ["taskset", "-c", str(cpu), *command]
+    """Each of these programs execs the next, so the process id stays the last one's."""
+    return [*_nice, "taskset", "-c", str(cpu), *command]
 
 
-def run_json(command, **kwargs):
+def run_json(command, good=(0,), **kwargs):
     """A program that prints one JSON document; its complaint is ours."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **kwargs)
-    if done.returncode != 0 or not done.stdout.strip():
-        raise RuntimeError(f"{pathlib.Path(command[0]).name} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    if done.returncode not in good or not done.stdout.strip():
+        raise RuntimeError(f"{' '.join(command[-12:])} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
     return json.loads(done.stdout)
 
 
@@ -111,10 +121,9 @@ def rounded(results):
 
 
 def drop_cache(folder):
-    """Forgets the page cache of all files below `folder` (they are clean: their writers flushed them)."""
-    os.sync()
+    """Forgets the page cache of the data files below `folder` (they are clean: their writers flushed them); the index stays."""
     for path in pathlib.Path(folder).rglob("*"):
-        if path.is_file():
+        if path.is_file() and "shard" not in path.parts:
             fd = os.open(path, os.O_RDONLY)
             try:
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -151,5 +160,5 @@ def wait_until(condition, seconds, what):
         time.sleep(0.05)
 
 
-__all__ = ["ROOT", "KIB", "MIB", "GIB", "Check", "Row", "Settings", "say", "binary", "pinned", "run_json", "interleave", "median",
+__all__ = ["ROOT", "KIB", "MIB", "GIB", "Check", "Row", "Settings", "say", "binary", "pinned", "set_nice", "run_json", "interleave", "median",
            "ratio", "rounded", "drop_cache", "memory_of", "cpu_seconds", "wait_until", "build_dir", "free_ports", "fresh_dir"]

@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 
-from core import ROOT, Row, Settings, binary, build_dir, fresh_dir, run_json, say
+from core import ROOT, Row, Settings, binary, build_dir, fresh_dir, run_json, say, set_nice
 from servers import Basalt, Nginx, certificate, settle
 import others
 import reading
@@ -71,6 +71,7 @@ def parse():
     parser.add_argument("--seconds", type=float, help="of one measurement")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--nice", type=int, default=0, help="of all that is measured; below 0 (root) against a busy machine")
     parser.add_argument("--document", type=pathlib.Path, help="default: docs/performance.md when all rows ran")
     parser.add_argument("--json", type=pathlib.Path, help="default: build/bench/table.json")
     args = parser.parse_args()
@@ -85,7 +86,8 @@ def main():
     args, names = parse()
     cpus = sorted(os.sched_getaffinity(0))
     settings = Settings(rounds=args.rounds or (3 if args.quick else 5), seconds=args.seconds or (0.5 if args.quick else 1.0),
-                        quick=args.quick, full=args.full, server_cpu=cpus[0], client_cpu=cpus[-1])
+                        quick=args.quick, full=args.full, server_cpu=cpus[0], client_cpu=cpus[-1], nice=args.nice)
+    set_nice(args.nice)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
     begin, load_before = time.time(), os.getloadavg()

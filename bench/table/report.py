@@ -53,6 +53,7 @@ def collect(rows, settings, allocations, begin, end, load_before):
         "seconds": settings.seconds,
         "load_before": round(load_before[0], 2),
         "load_after": round(os.getloadavg()[0], 2),
+        "nice": settings.nice,
         "server_cpu": settings.server_cpu,
         "client_cpu": settings.client_cpu,
         "machine": machine(),
@@ -123,8 +124,8 @@ def generated(result):
     out.append(f"Machine: {m['cpu']}, {m['cores']} cores ({', '.join(m['extensions'])}), {m['memory_gib']} GiB, {m['kernel']}, "
                f"{m['file_system']}; {m['versions']['nginx']}, {m['versions']['fio']}, {m['versions']['openssl']}. "
                f"Load average before and after: {result['load_before']}, {result['load_after']}"
-               + (" (other programs were at work on the same cores: the ratios are noisier than on a quiet machine)."
-                  if result["load_before"] > 0.8 else "."))
+               + (" (other programs were at work on the same cores: the ratios are noisier than on a quiet machine)"
+                  if result["load_before"] > 0.8 else "") + (f"; everything measured ran with nice {result['nice']}." if result["nice"] else "."))
     out.append("")
     out.append(f"{sum(c['met'] for c in checks)} of {len(checks)} targets met.")
     out.append("")

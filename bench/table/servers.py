@@ -36,8 +36,8 @@ class Basalt:
     """One basaltd on settings.server_cpu (or `cpus`, a taskset list)."""
 
     def __init__(self, settings, name, cores=1, cpus=None, tls=None, environment=()):
-        # env and taskset exec what follows, so the process id stays basaltd's.
-        launcher = ["env", *environment, "taskset", "-c", str(cpus if cpus is not None else settings.server_cpu)]
+        # All of it execs what follows, so the process id stays basaltd's.
+        launcher = pinned(cpus if cpus is not None else settings.server_cpu, ["env", *environment])
         self.settings = settings
         self.server = Server(f"bench-{name}", launcher=launcher, tls=tls, args=["--cores", str(cores), "--log-level", "warn"])
         self.start_seconds = self.server.start(120)
@@ -157,7 +157,9 @@ def load(settings, server, **options):
             command += ["--" + name.replace("_", "-"), str(value)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "BASALT_"))}
     environment.update(server.credentials)
-    result = run_json(command, env=environment)
+    result = run_json(command, good=(0, 1), env=environment)
+    if result["failures"] or not result["total"]["operations"]:
+        raise RuntimeError(f"{result['description']}: {result['first_failure'] or 'nothing was answered within the time'}")
     total, used = result["total"], result.get("server", {})
     latency = total["latency_us"]
     out = {"rate": total["operations_per_s"], "mbps": total["bytes_per_s"] / 1e6, "operations": total["operations"],

@@ -99,6 +99,11 @@ TEST(Workload, ObjectsFollowFromTheirNumber) {
   objects.append_key(1, a);
   objects.append_key(2, b);
   EXPECT_EQ(a.size(), 16u);
+  options.folders = 10;
+  std::string in_folder;
+  objects.append_key(12, in_folder);
+  EXPECT_TRUE(in_folder.starts_with("00000002/")) << in_folder;
+  EXPECT_EQ(in_folder.size(), 25u);
   EXPECT_NE(a, b);
   std::map<uint32_t, int> variants;
   for (uint64_t i = 0; i < 1000; ++i) ++variants[objects.object(i).body.variant];
