@@ -113,8 +113,12 @@ class ChainReplay {
     uint32_t lane_count = segments_.front().file.header.lane_count;
     uint64_t lowest = UINT64_MAX;
     uint64_t highest = 0;
+    LogPosition lowest_position;
     for (size_t shard = lane_; shard < applied_.size(); shard += lane_count) {
-      lowest = std::min(lowest, applied_[shard].lsn);
+      if (applied_[shard].lsn < lowest) {
+        lowest = applied_[shard].lsn;
+        lowest_position = applied_[shard];
+      }
       highest = std::max(highest, applied_[shard].lsn);
     }
     // No shard wrote to this lane, or all that did are in a later epoch.
@@ -146,7 +150,18 @@ class ChainReplay {
     // Segments that were recycled are missing in front; all their records were in the index then, so the shard that
     // owned the last of them has a position at or behind it.
     recycled_up_to_ = std::max(indexed, highest);
-    return read_from(Place{start, kSegmentDataOffset, {}});
+    Place place{start, kSegmentDataOffset, {}};
+    // What lies before the smallest position is in every index: after a clean stop that is nearly a whole segment, which
+    // took a second to read. The position's offset counts only if the segment has not been recycled since: then its
+    // first batch came before the position.
+    const auto& first = segments_[start].first;
+    if (lowest_position.epoch == epoch_ && lowest_position.file == segments_[start].file.number && first &&
+        first->previous_lsn < lowest && lowest_position.offset > kSegmentDataOffset &&
+        lowest_position.offset % kBlockBytes == 0) {
+      place.offset = lowest_position.offset;
+      last_lsn_ = lowest;
+    }
+    return read_from(place);
   }
 
   const std::optional<Error>& damage() const { return damage_; }

@@ -137,6 +137,30 @@ TEST_F(ReplayTest, OverManySegmentsAndLanes) {
   expect_range(0, 210);
 }
 
+TEST_F(ReplayTest, BeginsAtTheSmallestPosition) {
+  LogPosition middle;
+  {
+    auto files = open();
+    write(*files, 0, 20, 700, true, [&](Lane& lane) { middle = lane.durable_position(); });
+  }
+  const auto all = batches(logs().front());
+  ASSERT_EQ(all.size(), 20u);
+  // As a checkpoint behind the tenth record would have left it.
+  middle.lsn = all[9].second.last_lsn();
+  middle.offset = all[10].first;
+  // What lies before is in the index and is not read: damage there is found by a read or a scrub.
+  int fd = ::open(logs().front().c_str(), O_WRONLY | O_CLOEXEC);
+  ASSERT_EQ(::pwrite(fd, "damage", 6, static_cast<off_t>(all[5].first) + 100), 6);
+  ::close(fd);
+  auto files = open();
+  ASSERT_TRUE(replay(*files, std::vector<LogPosition>(4, middle)));
+  expect_range(10, 20);
+  // A position of the segment's earlier life names an offset that means nothing now.
+  LogPosition stale = middle;
+  stale.lsn = all[0].second.previous_lsn;
+  EXPECT_FALSE(replay(*files, std::vector<LogPosition>(4, stale)));  // reads from the front: sees the damage
+}
+
 TEST_F(ReplayTest, EpochsComeInOrder) {
   { auto files = open(); write(*files, 0, 10, 10, true); }
   { auto files = open(); write(*files, 0, 10, 10, true); }
