@@ -46,7 +46,7 @@ BlobReader::BlobReader(LocalFiles& files, Io& io, RunQueue& run_queue, BufferPoo
       run_queue_(run_queue),
       buffers_(buffers),
       stats_(stats),
-      verified_(kVerifiedChunksMax) {}
+      verified_(kVerifiedBlocksMax) {}
 
 BlobReader::~BlobReader() { BASALT_CHECK(in_flight_ == 0); }
 
@@ -213,8 +213,7 @@ Status BlobReader::verify(Read& read) {
     if (!crc_matches(chunks > 1 ? (*read.table)[chunk] : blob.root, crc)) {
       return std::unexpected(corrupt(blob, blob.offset + start, "checksum of the data"));
     }
-    uint64_t tag = chunk_tag(blob, chunk);
-    verified_[tag % kVerifiedChunksMax] = tag;
+    set_verified(blob, chunk);
   }
   return {};
 }
@@ -260,8 +259,23 @@ void BlobReader::cache_table(const BlobRef& blob, std::shared_ptr<const Table> t
 }
 
 // Never 0, which marks an unused place.
-uint64_t BlobReader::chunk_tag(const BlobRef& blob, uint64_t chunk) {
-  return mix((blob.offset + chunk * kBlobChunkBytes) ^ mix((uint64_t{blob.file} << 32) | blob.generation)) | 1;
+uint64_t BlobReader::block_tag(const BlobRef& blob, uint64_t block) {
+  return mix((blob.offset + block * kVerifiedBlockChunks * kBlobChunkBytes) ^
+             mix((uint64_t{blob.file} << 32) | blob.generation)) |
+         1;
+}
+
+void BlobReader::set_verified(const BlobRef& blob, uint64_t chunk) {
+  const uint64_t tag = block_tag(blob, chunk / kVerifiedBlockChunks);
+  VerifiedBlock& block = verified_[(tag >> 1) % kVerifiedBlocksMax];
+  if (block.tag != tag) block = {tag, 0};
+  block.chunks |= 1u << (chunk % kVerifiedBlockChunks);
+}
+
+bool BlobReader::is_verified(const BlobRef& blob, uint64_t chunk) const {
+  const uint64_t tag = block_tag(blob, chunk / kVerifiedBlockChunks);
+  const VerifiedBlock& block = verified_[(tag >> 1) % kVerifiedBlocksMax];
+  return block.tag == tag && (block.chunks >> (chunk % kVerifiedBlockChunks) & 1) != 0;
 }
 
 std::optional<FileRange> BlobReader::file_range(const BlobRef& blob, uint64_t offset, uint64_t length) {
@@ -271,8 +285,7 @@ std::optional<FileRange> BlobReader::file_range(const BlobRef& blob, uint64_t of
   if (blob.length < kBlobChunkBytes || length == 0 || length > kFileRangeBytesMax) return std::nullopt;
   if (offset >= blob.length || length > blob.length - offset) return std::nullopt;
   for (uint64_t chunk = offset / kBlobChunkBytes; chunk <= (offset + length - 1) / kBlobChunkBytes; ++chunk) {
-    uint64_t tag = chunk_tag(blob, chunk);
-    if (verified_[tag % kVerifiedChunksMax] != tag) return std::nullopt;
+    if (!is_verified(blob, chunk)) return std::nullopt;
   }
   auto file = open_file(blob);
   if (!file) return std::nullopt;

@@ -18,8 +18,9 @@ namespace basalt::storage {
 constexpr size_t kReadFdsMax = 512;
 // Chunk tables kept, per core (a 1 GiB blob's takes 64 KiB).
 constexpr size_t kTableCacheBytesMax = 8u << 20;
-// Chunks remembered as verified, per core: 2 GiB of data at 64 KiB each.
-constexpr size_t kVerifiedChunksMax = 32768;
+// Blocks of 1 MiB of blobs whose chunks are remembered as verified, per core: 32 GiB of data.
+constexpr size_t kVerifiedBlocksMax = 32768;
+constexpr uint64_t kVerifiedBlockChunks = (1u << 20) / kBlobChunkBytes;
 // Windows larger than this are not looked up in the page cache (9 us a MiB).
 constexpr uint64_t kFileRangeBytesMax = 1u << 20;
 
@@ -83,7 +84,8 @@ class BlobReader {
   void answer(Read& read, Status status);
   std::shared_ptr<const Table> cached_table(const BlobRef& blob);
   void cache_table(const BlobRef& blob, std::shared_ptr<const Table> table);
-  static uint64_t chunk_tag(const BlobRef& blob, uint64_t chunk);
+  void set_verified(const BlobRef& blob, uint64_t chunk);
+  bool is_verified(const BlobRef& blob, uint64_t chunk) const;
 
   LocalFiles& files_;
   Io& io_;
@@ -97,7 +99,14 @@ class BlobReader {
   TableList tables_;  // most recently used first
   std::unordered_map<BlobRef, TableList::iterator, RefHash> tables_by_ref_;
   size_t table_bytes_ = 0;
-  std::vector<uint64_t> verified_;
+  // By a hash of the block, the last one wins. A block and not a chunk is what is hashed: if each chunk had a
+  // place of its own, a window of 16 would be lost to a collision of any of them.
+  struct VerifiedBlock {
+    uint64_t tag = 0;
+    uint32_t chunks = 0;  // a bit each
+  };
+  static uint64_t block_tag(const BlobRef& blob, uint64_t block);
+  std::vector<VerifiedBlock> verified_;
   std::vector<std::unique_ptr<Read>> free_reads_;
   size_t in_flight_ = 0;
   bool residency_known_ = true;  // the kernel has cachestat(2)
