@@ -3,6 +3,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
-from harness.server import build_dir, free_ports, fresh_dir  # noqa: E402  (the tests' own way to start servers)
+from harness import server as harness_server  # noqa: E402  (the tests' own way to start servers)
+from harness.server import build_dir, free_ports  # noqa: E402
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -61,6 +63,20 @@ class Settings:
         if self.quick:
             return quick
         return full if self.full and full is not None else normal
+
+
+_folders = []
+
+
+def fresh_dir(name):
+    """A new directory on the disk that is measured; whatever becomes of the row, remove_folders() ends it."""
+    _folders.append(harness_server.fresh_dir(name))
+    return _folders[-1]
+
+
+def remove_folders():
+    for folder in _folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def say(text):
@@ -161,4 +177,5 @@ def wait_until(condition, seconds, what):
 
 
 __all__ = ["ROOT", "KIB", "MIB", "GIB", "Check", "Row", "Settings", "say", "binary", "pinned", "set_nice", "run_json", "interleave", "median",
-           "ratio", "rounded", "drop_cache", "memory_of", "cpu_seconds", "wait_until", "build_dir", "free_ports", "fresh_dir"]
+           "ratio", "rounded", "drop_cache", "memory_of", "cpu_seconds", "wait_until", "build_dir", "free_ports", "fresh_dir",
+           "remove_folders"]

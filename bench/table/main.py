@@ -13,13 +13,12 @@ import json
 import os
 import pathlib
 import resource
-import shutil
 import subprocess
 import sys
 import time
 import traceback
 
-from core import ROOT, Row, Settings, binary, build_dir, fresh_dir, run_json, say, set_nice
+from core import ROOT, Row, Settings, binary, build_dir, fresh_dir, remove_folders, run_json, say, set_nice
 from servers import Basalt, Nginx, certificate, settle
 import others
 import reading
@@ -36,7 +35,6 @@ class Context:
     def __init__(self, settings, closing):
         self.settings, self.closing = settings, closing
         self.scratch = fresh_dir("bench")
-        closing.callback(shutil.rmtree, self.scratch, True)
         self.certificate = certificate(self.scratch)
         self.big, self.big_keys = None, 0
         self._basalt = self._nginx = self._allocations = None
@@ -93,6 +91,7 @@ def main():
     begin, load_before = time.time(), os.getloadavg()
     rows = []
     with contextlib.ExitStack() as closing:
+        closing.callback(remove_folders)
         context = Context(settings, closing)
         for number, name in enumerate(names, 1):
             since = time.monotonic()

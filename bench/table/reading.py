@@ -58,7 +58,9 @@ def get_large(context, size, name):
     put_objects(s, basalt, size, keys, prefix=prefix, connections=4)
     options = {"op": "get", "size": size, "keys": keys, "connections": connections, "prefix": prefix}
     if size >= 16 * MIB:
+        # Long enough for many to begin and end within it, also on a machine that is busy.
         options["warmup"] = "0.4s"
+        options["duration"] = f"{max(2.0, 2 * s.seconds)}s"
     results = interleave(s.rounds, {
         "basalt": lambda: load(s, basalt, **options),
         "nginx": lambda: load(s, context.nginx, bucket=f"b{size}", **options),

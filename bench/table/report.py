@@ -4,7 +4,6 @@ import os
 import pathlib
 import platform
 import re
-import shutil
 import subprocess
 import time
 
@@ -33,12 +32,12 @@ def machine():
         "extensions": [name for name in ("avx2", "avx512f", "sha_ni", "vaes", "vpclmulqdq") if name in flags],
         "memory_gib": round(memory / (1 << 20), 1),
         "kernel": f"{platform.system()} {platform.release()}",
-        "file_system": first_line(["stat", "-f", "-c", "%T", str(folder)]),
+        "file_system": first_line(["findmnt", "-n", "-o", "FSTYPE", "--target", str(folder)]),
         "versions": {
             "nginx": first_line(["nginx", "-v"]).replace("nginx version: ", ""),
             "fio": first_line(["fio", "--version"]),
-            "openssl": first_line(["openssl", "version"]),
-            "basalt": first_line(["git", "-C", str(ROOT), "describe", "--always", "--dirty"]),
+            "openssl": " ".join(first_line(["openssl", "version"]).split()[:2]),
+            "basalt": first_line(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]),
         },
     }
 

@@ -75,7 +75,7 @@ def put_large(context, size, signed, name):
     results = interleave(s.rounds, {
         "basalt": lambda: load(s, basalt, op="put", size=size, keys=keys, connections=4,
                                signing=signing, prefix=f"put-{size}/",
-                               duration=f"{(2 if size > MIB else 1) * s.seconds}s"),
+                               duration=f"{max(2.0, 2 * s.seconds) if size > MIB else s.seconds}s"),
         "disk": lambda: fio(s, folder, rw="write", bs=MIB, iodepth=4, size=512 * MIB, end_fsync=1),
     })
     shutil.rmtree(folder, ignore_errors=True)
