@@ -1,0 +1,23 @@
+// The kernels of one instruction set. Inside auth/ only; call them after asking the processor.
+#pragma once
+
+#include <cstddef>
+
+#include "auth/hash_lanes.h"
+
+namespace basalt::auth {
+
+#if defined(__x86_64__)
+void md5_avx2_8(const HashLane* lanes, size_t blocks);
+void md5_avx2_16(const HashLane* lanes, size_t blocks);
+void sha256_avx2_8(const HashLane* lanes, size_t blocks);
+// The transposition of the AVX-512 kernels with AVX2 instructions, for tests on older processors.
+void md5_avx2_wide_16(const HashLane* lanes, size_t blocks);
+void sha256_avx2_wide_16(const HashLane* lanes, size_t blocks);
+
+void md5_avx512_16(const HashLane* lanes, size_t blocks);
+void md5_avx512_32(const HashLane* lanes, size_t blocks);
+void sha256_avx512_16(const HashLane* lanes, size_t blocks);
+#endif
+
+}  // namespace basalt::auth
