@@ -1,0 +1,181 @@
+// HashStation: hashes the bodies of one core's uploads side by side.
+//
+// MD5 and SHA-256 of one message cannot be hurried, but those of several can run in the lanes of a
+// vector (auth/hash_lanes.h): 8 messages take hardly longer than one. So an upload does not hash a
+// piece when it arrives; it queues it, and the station hashes what all uploads of the core have
+// queued, when enough lanes are filled or the loop has nothing else to do. One upload alone runs at
+// the speed of OpenSSL, which is what it then uses.
+//
+// The core owns one station, gives it to its loop as a poller, and hands it down. Thread: the
+// core's own, for all that is in this file. Nothing is hashed anywhere but inside poll(),
+// prepare_sleep() and the members of HashStream.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "auth/digest.h"
+#include "auth/hash_lanes.h"
+#include "base/bytes.h"
+#include "base/completion.h"
+#include "base/poller.h"
+
+namespace basalt::auth {
+
+class HashStream;
+
+// Which kernel to use for how many streams, from what they cost on this processor.
+class HashPlan {
+ public:
+  struct Entry {
+    LaneKernel kernel;
+    double ns_per_block = 1;  // of a run over one block of each lane, filled or not
+  };
+  // Measures every kernel of lane_kernels() (about a millisecond in all). With SHA instructions
+  // OpenSSL's single stream beats 8 lanes of SHA-256, and is then the plan for any number.
+  static HashPlan measure();
+  // For tests. Not empty; the first has one lane.
+  explicit HashPlan(std::span<const Entry> md5, std::span<const Entry> sha256);
+
+  // The kernel that gets most done with `streams` (at least 1) of them.
+  const Entry& best(LaneHash hash, size_t streams) const;
+  // From so many streams on, waiting for more is not worth it: three quarters of the best rate.
+  size_t enough(LaneHash hash) const { return tables_[static_cast<size_t>(hash)].enough; }
+
+ private:
+  struct Table {
+    std::array<Entry, kHashLanesMax + 1> best;
+    size_t enough = 1;
+  };
+  static Table make_table(std::span<const Entry> entries);
+  std::array<Table, kLaneHashCount> tables_;
+};
+
+// What the station did. Read by the metrics, written by the core.
+struct HashStationStats {
+  struct PerHash {
+    std::atomic<uint64_t> bytes{0};        // hashed, padding included
+    std::atomic<uint64_t> lane_blocks{0};  // blocks of lanes that were filled ...
+    std::atomic<uint64_t> run_blocks{
+        0};  // ... in so many blocks of runs: their ratio is the filling
+  };
+  std::array<PerHash, kLaneHashCount> hashes;
+};
+
+class HashStation final : public Poller {
+ public:
+  // A call of poll() or prepare_sleep() hashes for about so long.
+  static constexpr double kRunNsMax = 150'000;
+  // With few lanes filled it returns sooner, so that other uploads can join.
+  static constexpr double kFewLanesRunNsMax = 50'000;
+  // So often poll() may leave work for when the loop has nothing else to do.
+  static constexpr unsigned kPollsSkippedMax = 16;
+
+  HashStation(RunQueue& run_queue, const HashPlan& plan) : run_queue_(run_queue), plan_(plan) {}
+  ~HashStation() override;  // no stream is left
+  HashStation(const HashStation&) = delete;
+  HashStation& operator=(const HashStation&) = delete;
+
+  bool poll() override;
+  // Hashes what is queued, if any; false then, so that the loop looks for further work first.
+  bool prepare_sleep() override;
+
+  const HashStationStats& stats() const { return stats_; }
+
+ private:
+  friend class HashStream;
+  struct Queue {
+    HashStream* head = nullptr;
+    HashStream* tail = nullptr;
+    size_t count = 0;
+  };
+  void enqueue(HashStream& stream);
+  void remove(HashStream& stream);
+  void run(LaneHash hash, double ns_max);
+  Queue& queue(LaneHash hash) { return queues_[static_cast<size_t>(hash)]; }
+
+  RunQueue& run_queue_;
+  const HashPlan plan_;
+  std::array<Queue, kLaneHashCount> queues_;
+  size_t streams_ = 0;
+  unsigned polls_skipped_ = 0;
+  HashStationStats stats_;
+};
+
+// Waits for a HashStream.
+struct HashWait : Completion {
+  bool result = true;
+};
+
+// The digest of one message. Neither copied nor moved.
+//
+// With a station, add() takes no more than a note of where bytes are: they stay there unchanged
+// until hashed() has passed them. Dropping the stream (or clear()) forgets them at once: nothing
+// refers to them any more. Without a station (nullptr) add() hashes at once, with OpenSSL.
+class HashStream {
+ public:
+  HashStream(HashStation* station, LaneHash hash);
+  ~HashStream();
+  HashStream(const HashStream&) = delete;
+  HashStream& operator=(const HashStream&) = delete;
+
+  // Not after finish(). Bytes that follow the previous ones in memory are one run with them.
+  void add(Bytes data);
+  // The message is complete; digest() is there when done().
+  void finish();
+
+  uint64_t added() const { return added_; }
+  // The first so many bytes of the message need not be kept.
+  uint64_t hashed() const { return hashed_; }
+  bool done() const { return done_; }
+
+  // Completes, through the run queue, when hashed() has reached `position` (at most added()), or
+  // after finish() when done(). One waiter at a time; the stream is not dropped while it has one.
+  // For a stream with a station.
+  void wait(HashWait& call, uint64_t position);
+
+  Digest digest() const;  // after done()
+
+  // Forgets the message and what is queued of it; the next one may be added. No waiter.
+  void clear();
+
+ private:
+  friend class HashStation;
+  Bytes next_blocks();
+  void consumed(size_t bytes);
+  void pull();
+  void answer();
+  void drop_front(size_t bytes);
+  void take_tail();
+  void put_padding();
+
+  HashStation* const station_;
+  const LaneHash hash_;
+  std::array<uint32_t, 8> state_;
+  // Runs of bytes not hashed yet; `first_` is the first, so that a message in one place needs no
+  // memory.
+  Bytes first_;
+  std::vector<Bytes> more_;
+  size_t more_begin_ = 0;
+  // A block that is not contiguous in the caller's memory.
+  std::array<uint8_t, kHashBlockBytes> partial_;
+  size_t partial_bytes_ = 0;
+  std::array<uint8_t, 2 * kHashBlockBytes> padding_;
+
+  uint64_t added_ = 0;
+  uint64_t hashed_ = 0;
+  bool finished_ = false;
+  bool padded_ = false;
+  bool done_ = false;
+  bool queued_ = false;
+  HashStream* next_ = nullptr;
+  HashStream* previous_ = nullptr;
+  HashWait* waiter_ = nullptr;
+  uint64_t wait_position_ = 0;
+};
+
+}  // namespace basalt::auth
