@@ -22,6 +22,7 @@ class WriterHandle final : public BlobWriter {
   ~WriterHandle() override;
   MutableBytes room() override { return state_.room(); }
   void advance(size_t bytes) override { state_.advance(bytes); }
+  void keep_from(uint64_t position) override { state_.keep_from(position); }
   void wait(WriterReady& ready) override { state_.wait(ready); }
   void seal(SealBlob& seal) override { state_.seal(seal); }
   void discard() override { state_.give_back(); }

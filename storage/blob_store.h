@@ -38,6 +38,10 @@ class BlobWriter {
   // Room in the current aligned buffer; the caller fills a prefix of it and calls advance(). Empty: wait().
   virtual MutableBytes room() = 0;
   virtual void advance(size_t bytes) = 0;
+  // From this position of the blob on, bytes stay where they are after they were written, for a caller that still reads
+  // them, until a later call moves the position on or the writer goes. What is kept counts as under way. At first nothing
+  // is kept.
+  virtual void keep_from(uint64_t position) = 0;
   // Completes when room() is not empty, or with the error of a failed write. The writer is not destroyed before.
   virtual void wait(WriterReady& ready) = 0;
   // Writes what is left and the chunk table, then fdatasync; completes when the blob is durable.

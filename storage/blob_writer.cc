@@ -64,9 +64,38 @@ void BlobWriteState::advance(size_t bytes) {
   filled_ += bytes;
   length_ += bytes;
   if (filled_ == current_capacity_) {
-    queued_.push_back({std::move(current_), filled_});
+    queued_.push_back({std::move(current_), filled_, length_});
     pump();
   }
+}
+
+void BlobWriteState::keep_from(uint64_t position) {
+  keep_from_ = position;
+  for (size_t i = 0; i < kept_.size();) {
+    if (kept_[i].end > position) {
+      ++i;
+      continue;
+    }
+    Piece piece = std::move(kept_[i]);
+    kept_.erase(kept_.begin() + static_cast<ptrdiff_t>(i));
+    free_buffer(std::move(piece.buffer));
+  }
+  if (sealing_) pump();  // a chunk table may wait for a buffer
+  answer_waiting();
+}
+
+// The disk has the buffer's bytes, or will never have them.
+void BlobWriteState::done_with(Buffer buffer, uint64_t end) {
+  if (end > keep_from_ && !over_) {
+    kept_.push_back({std::move(buffer), 0, end});
+  } else {
+    free_buffer(std::move(buffer));
+  }
+}
+
+void BlobWriteState::free_buffer(Buffer buffer) {
+  bytes_held_ -= buffer.size();
+  if (!spare_ && !over_) spare_ = std::move(buffer);
 }
 
 void BlobWriteState::wait(WriterReady& ready) {
@@ -85,7 +114,7 @@ void BlobWriteState::seal(SealBlob& seal) {
   }
   if (error_) return answer_waiting();
   if (current_) {
-    queued_.push_back({std::move(current_), filled_});
+    queued_.push_back({std::move(current_), filled_, length_});
     filled_ = 0;
   }
   pump();
@@ -156,9 +185,10 @@ void BlobWriteState::write_table() {
   while (table_written_ < total) {
     Buffer buffer = std::move(spare_);
     if (!buffer) buffer = buffers_.take(std::min<uint64_t>(total - table_written_, kWriteBufferBytes));
-    // Without a buffer one of our own writes is under way and brings one back.
+    // Without a buffer one of our own writes is under way and brings one back, or the caller keeps one and will not
+    // for long.
     if (!buffer) {
-      if (in_flight_ == 0) fail_with({Code::kBusy, "no buffer for a chunk table"});
+      if (in_flight_ == 0 && kept_.empty()) fail_with({Code::kBusy, "no buffer for a chunk table"});
       return;
     }
     size_t bytes = std::min<uint64_t>(total - table_written_, buffer.size() / kBlockBytes * kBlockBytes);
@@ -176,6 +206,7 @@ void BlobWriteState::write(Piece piece, uint64_t offset, size_t bytes) {
   Op& op = take_op();
   op.kind = IoOp::Kind::kWrite;
   op.buffer = std::move(piece.buffer);
+  op.end = piece.end;
   op.data = op.buffer.data();
   op.length = static_cast<uint32_t>(bytes);
   op.offset = offset;
@@ -209,14 +240,7 @@ void BlobWriteState::op_ended(Completion& completion) {
 void BlobWriteState::ended(Op& op) {
   --in_flight_;
   free_ops_.push_back(&op);
-  if (op.buffer) {
-    bytes_held_ -= op.buffer.size();
-    if (!spare_ && !over_) {
-      spare_ = std::move(op.buffer);
-    } else {
-      op.buffer.release();
-    }
-  }
+  if (op.buffer) done_with(std::move(op.buffer), op.end);
   bool good = op.kind == IoOp::Kind::kWrite ? op.result == static_cast<int64_t>(op.length) : op.result >= 0;
   // A file system without fallocate writes all the same.
   if (op.kind == IoOp::Kind::kAllocate && op.result == -EOPNOTSUPP) good = true;
@@ -260,8 +284,12 @@ void BlobWriteState::ended(Op& op) {
 
 void BlobWriteState::fail_with(Error error) {
   if (!error_) error_ = std::move(error);
-  current_.release();
-  queued_.clear();
+  // The caller may be filling current_ (a socket is being read into it) or still read what it gave.
+  while (!queued_.empty()) {
+    Piece piece = std::move(queued_.front());
+    queued_.pop_front();
+    done_with(std::move(piece.buffer), piece.end);
+  }
   answer_waiting();
 }
 
@@ -290,6 +318,7 @@ void BlobWriteState::give_back() {
   current_.release();
   spare_.release();
   queued_.clear();
+  kept_.clear();
   if (in_flight_ == 0) release_place();
 }
 

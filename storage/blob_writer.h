@@ -41,6 +41,7 @@ class BlobWriteState {
 
   MutableBytes room();
   void advance(size_t bytes);
+  void keep_from(uint64_t position);
   void wait(WriterReady& ready);
   void seal(SealBlob& seal);
   void drop_handle();  // the caller's handle is gone
@@ -57,10 +58,12 @@ class BlobWriteState {
   struct Op : IoOp {
     BlobWriteState* state = nullptr;
     Buffer buffer;
+    uint64_t end = 0;  // of the blob's bytes in the buffer; 0: none (chunk table)
   };
   struct Piece {
     Buffer buffer;
     size_t bytes = 0;
+    uint64_t end = 0;
   };
 
   uint64_t bytes_left() const { return (known() ? size_ : kBlobBytesMax) - length_; }
@@ -75,6 +78,8 @@ class BlobWriteState {
   void fail_with(Error error);
   void release_place();
   void answer_waiting();
+  void done_with(Buffer buffer, uint64_t end);
+  void free_buffer(Buffer buffer);
 
   BlobPlaces& places_;
   LocalFiles& files_;
@@ -94,6 +99,8 @@ class BlobWriteState {
   size_t current_capacity_ = 0;
   Buffer spare_;
   std::deque<Piece> queued_;
+  std::vector<Piece> kept_;  // written, or given up after an error; see keep_from()
+  uint64_t keep_from_ = UINT64_MAX;
   size_t bytes_held_ = 0;  // of all buffers but the spare one
   uint64_t length_ = 0;    // taken from the caller
   uint64_t written_ = 0;   // handed to io

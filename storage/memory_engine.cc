@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <tuple>
 #include <utility>
 
@@ -47,10 +48,21 @@ class ModelWriter final : public BlobWriter {
   ~ModelWriter() override {
     if (sealed_ && !recorded_) blobs_.release(ref_);
   }
-  MutableBytes room() override { return room_; }
-  void advance(size_t bytes) override {
-    bytes_.insert(bytes_.end(), room_.begin(), room_.begin() + static_cast<long>(bytes));
+  MutableBytes room() override {
+    if (used_ == rooms_.back().size()) {
+      rooms_.emplace_back(kModelRoomBytes);
+      used_ = 0;
+    }
+    return MutableBytes(rooms_.back()).subspan(used_);
   }
+  void advance(size_t bytes) override {
+    const Bytes given = room().first(bytes);
+    bytes_.insert(bytes_.end(), given.begin(), given.end());
+    used_ += bytes;
+    if (keep_from_ == UINT64_MAX) used_ = 0;
+  }
+  // All is kept once anything is.
+  void keep_from(uint64_t position) override { keep_from_ = position; }
   void wait(WriterReady& ready) override {
     ready.result = {};
     run_queue_.post(ready);
@@ -77,7 +89,9 @@ class ModelWriter final : public BlobWriter {
   MemoryBlobs& blobs_;
   RunQueue& run_queue_;
   const uint64_t size_;
-  std::vector<uint8_t> room_ = std::vector<uint8_t>(kModelRoomBytes);
+  std::deque<std::vector<uint8_t>> rooms_{std::vector<uint8_t>(kModelRoomBytes)};
+  size_t used_ = 0;  // of the last
+  uint64_t keep_from_ = UINT64_MAX;
   std::vector<uint8_t> bytes_;
   BlobRef ref_;
   bool sealed_ = false;

@@ -243,6 +243,46 @@ TEST_P(BlobTest, ManyWritersAtATimeShareABulkSegment) {
   }
 }
 
+// What a caller still reads (a hash station) stays in place after it was written, counts as under way, and goes when the
+// caller says so.
+TEST_P(BlobTest, KeptBytesStayInPlace) {
+  const auto data = pattern(9'000'000, 5);
+  auto writer = blobs->create(data.size());
+  ASSERT_TRUE(writer);
+  (*writer)->keep_from(0);
+  std::vector<Bytes> places;
+  size_t given = 0;
+  for (MutableBytes room = (*writer)->room(); !room.empty(); room = (*writer)->room()) {
+    std::memcpy(room.data(), data.data() + given, room.size());
+    places.push_back(room);
+    given += room.size();
+    (*writer)->advance(room.size());
+  }
+  EXPECT_EQ(given, kBlobWriteBytesInFlightMax);
+  Waited<WriterReady> ready;
+  (*writer)->wait(ready);
+  ASSERT_TRUE(core->turn_until([&] { return core->io->in_flight() == 0; }));
+  core->run_queue.run();
+  EXPECT_FALSE(ready.done);
+  size_t at = 0;
+  for (Bytes place : places) {
+    EXPECT_TRUE(std::equal(place.begin(), place.end(), data.begin() + static_cast<long>(at)));
+    at += place.size();
+  }
+  (*writer)->keep_from(places.front().size());
+  ASSERT_TRUE(core->turn_until([&] { return ready.done; }));
+  EXPECT_TRUE(ready.result);
+  EXPECT_EQ((*writer)->room().data(), places.front().data());
+  (*writer)->keep_from(UINT64_MAX);
+  ASSERT_TRUE(fill(**writer, Bytes(data).subspan(given)));
+  (*writer)->keep_from(given);  // a seal does not need what is kept
+  auto ref = seal(**writer);
+  ASSERT_TRUE(ref);
+  expect_whole(*ref, data);
+  files->add_live(*ref);
+  (*writer)->recorded();
+}
+
 TEST_P(BlobTest, AbandonedAndDiscardedWritersGiveTheirSpaceBack) {
   auto data = pattern(9'000'000, 3);
   {
