@@ -94,6 +94,7 @@ Status CoreThread::build() {
   BASALT_TRY(loop, reactor::Loop::create());
   parts.loop = std::move(loop);
   RunQueue& run_queue = parts.loop->run_queue();
+  parts.hashes = std::make_unique<auth::HashStation>(run_queue, shared_.hash_plan);
   BASALT_TRY(io, storage::make_io(run_queue, config.io == IoChoice::kThreads));
   parts.io = std::move(io);
   io_name_ = parts.io->name();
@@ -101,6 +102,7 @@ Status CoreThread::build() {
   parts.shards = std::make_unique<shards::CoreShards>(
       shards::CoreShards::Parts{shared_.fabric, core_, shared_.engine, *parts.core_engine,
                                 run_queue, parts.buffers, parts.mirror});
+  parts.loop->add_poller(*parts.hashes);
   parts.loop->add_poller(*parts.shards);
   parts.loop->add_poller(*parts.core_engine);
   parts.loop->add_poller(*parts.io);  // last: submits what the others queued
@@ -108,7 +110,7 @@ Status CoreThread::build() {
                                             auth::Gate::Options{.region = config.region});
   parts.services = std::make_unique<s3::Services>(
       s3::Services{*parts.shards, parts.mirror.buckets, parts.mirror.identities, *parts.gate,
-                   shared_.clock, parts.buffers, shared_.s3_options});
+                   shared_.clock, parts.buffers, shared_.s3_options, parts.hashes.get()});
   parts.observer = std::make_unique<Observer>(metrics_, config.access_log);
   parts.dispatcher = std::make_unique<s3::Dispatcher>(*parts.services, parts.observer.get());
   parts.sessions = session::SessionPool::create(*parts.loop, parts.buffers, shared_.clock,
@@ -117,6 +119,7 @@ Status CoreThread::build() {
   metrics_.sessions = &parts.sessions->stats();
   metrics_.shards = &parts.shards->stats();
   metrics_.engine = &parts.core_engine->stats();
+  metrics_.hashes = &parts.hashes->stats();
   return {};
 }
 

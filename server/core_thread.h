@@ -7,6 +7,7 @@
 #include <string>
 #include <thread>
 
+#include "auth/hash_station.h"
 #include "auth/identity.h"
 #include "auth/sigv4.h"
 #include "base/buffer.h"
@@ -45,6 +46,7 @@ class CoreThread {
     shards::Fabric& fabric;
     const auth::Sealer& sealer;
     const Clock& clock;
+    const auth::HashPlan& hash_plan;
   };
   CoreThread(const Shared& shared, unsigned core, CoreMetrics& metrics);
   ~CoreThread();  // stop() was called, or start() failed
@@ -95,6 +97,7 @@ class CoreThread {
 struct CoreThread::Parts {
   std::unique_ptr<reactor::Loop> loop;
   BufferPool buffers;
+  std::unique_ptr<auth::HashStation> hashes;
   std::unique_ptr<storage::Io> io;
   std::unique_ptr<storage::CoreEngine> core_engine;
   ControlMirror mirror;

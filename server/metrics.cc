@@ -210,6 +210,19 @@ std::vector<MetricFamily> Metrics::Collect() const {
       out.counter("basalt_shard_calls_refused_total", "Calls refused because a queue was full.",
                   get(core.shards->refused_full), label);
     }
+    if (core.hashes != nullptr) {
+      constexpr std::array<const char*, auth::kLaneHashCount> kNames = {"md5", "sha256"};
+      for (size_t hash = 0; hash < kNames.size(); ++hash) {
+        const auth::HashStationStats::PerHash& done = core.hashes->hashes[hash];
+        const Labels labels{{"core", std::to_string(i)}, {"hash", kNames[hash]}};
+        out.counter("basalt_hash_bytes_total", "Bytes hashed by the station.", get(done.bytes),
+                    labels);
+        out.counter("basalt_hash_lane_blocks_total", "64-byte blocks hashed, of all streams.",
+                    get(done.lane_blocks), labels);
+        out.counter("basalt_hash_run_blocks_total", "Blocks each lane had time for.",
+                    get(done.run_blocks), labels);
+      }
+    }
     if (core.engine != nullptr) {
       const storage::EngineStats& engine = *core.engine;
       out.counter("basalt_log_batches_total", "Log batches made durable.", get(engine.log_batches),

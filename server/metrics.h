@@ -17,6 +17,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "auth/hash_station.h"
 #include "protocol/s3/dispatch.h"
 #include "protocol/session/exchange.h"
 #include "reactor/listener.h"
@@ -63,6 +64,7 @@ struct CoreMetrics {
   const session::SessionStats* sessions = nullptr;
   const shards::CoreShardsStats* shards = nullptr;
   const storage::EngineStats* engine = nullptr;
+  const auth::HashStationStats* hashes = nullptr;
 
   CoreMetrics();
   void observe(const s3::RequestRecord& record);

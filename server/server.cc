@@ -42,6 +42,7 @@ Status write_credentials_file(const std::string& path, const auth::AccessKey& ke
 struct Server::Impl {
   Config config;
   SystemClock clock;
+  const auth::HashPlan hash_plan = auth::HashPlan::measure();
   s3::S3Options s3_options;
   std::optional<auth::Sealer> sealer;
   std::unique_ptr<storage::Engine> engine;
@@ -71,7 +72,7 @@ struct Server::Impl {
 };
 
 Status Server::Impl::start_cores() {
-  const CoreThread::Shared shared{config, s3_options, *engine, *fabric, *sealer, clock};
+  const CoreThread::Shared shared{config, s3_options, *engine, *fabric, *sealer, clock, hash_plan};
   for (unsigned core = 0; core < config.cores; ++core)
     cores.emplace_back(shared, core, metrics->add_core());
   for (CoreThread& core : cores) core.begin_start();

@@ -262,17 +262,17 @@ S3Result<uint64_t> payload_length(const http::RequestHead& head, PayloadKind kin
 class CheckedBody final : public RequestBody {
  public:
   CheckedBody(session::Exchange& exchange, uint64_t length, Promises promises,
-              const auth::Authenticated& auth, bool wants_md5)
-      : exchange_(exchange), length_(length), promises_(std::move(promises)) {
-    if (wants_md5 || promises_.md5) md5_.emplace(Algorithm::kMd5);
+              const auth::Authenticated& auth, bool wants_md5, auth::HashStation* station)
+      : exchange_(exchange),
+        length_(length),
+        promises_(std::move(promises)),
+        station_(length <= kDirectHashBytesMax ? nullptr : station) {
+    if (wants_md5 || promises_.md5) md5_.emplace(station_, auth::LaneHash::kMd5);
     if (auth.payload == PayloadKind::kSha256) {
       payload_sha256_ = auth.payload_sha256;
-      sha256_.emplace(Algorithm::kSha256);
+      sha256_.emplace(station_, auth::LaneHash::kSha256);
     }
-    // The signed payload hash and a SHA256 checksum are one computation.
-    if (promises_.algorithm && !(promises_.algorithm == Algorithm::kSha256 && sha256_)) {
-      checksum_.emplace(*promises_.algorithm);
-    }
+    if (promises_.algorithm) compute(*promises_.algorithm, checksum_);
     if (streaming(auth.payload)) {
       decoder_ = std::make_unique<auth::AwsChunkedDecoder>(
           auth::AwsChunkedDecoder::Options{.kind = auth.payload,
@@ -289,12 +289,13 @@ class CheckedBody final : public RequestBody {
     BASALT_CHECK(received_ == 0 && state_ == State::kReading);
     if (promises_.algorithm == algorithm) return;
     wanted_ = algorithm;
-    if (!(algorithm == Algorithm::kSha256 && sha256_)) extra_.emplace(algorithm);
+    compute(algorithm, extra_);
   }
 
   Task<S3Result<size_t>> read(MutableBytes into) override {
     BASALT_CHECK(!into.empty() && state_ != State::kFailed);
-    if (into.size() > kHashSliceBytesMax) into = into.first(kHashSliceBytesMax);
+    const size_t slice_max = station_ == nullptr ? kHashSliceBytesMax : kReadSliceBytesMax;
+    if (into.size() > slice_max) into = into.first(slice_max);
     size_t count = 0;
     if (state_ == State::kReading) {
       if (decoder_ != nullptr) {
@@ -312,11 +313,33 @@ class CheckedBody final : public RequestBody {
       co_return count;
     }
     if (state_ != State::kVerified) {
+      co_await finish_digests();
       auto verified = verify();
       if (!verified) co_return failed(std::move(verified.error()));
       state_ = State::kVerified;
     }
     co_return size_t{0};
+  }
+
+  bool ended() const override { return state_ == State::kEnded || state_ == State::kVerified; }
+
+  uint64_t hashed() const override {
+    uint64_t position = received_;
+    if (md5_) position = std::min(position, md5_->hashed());
+    if (sha256_) position = std::min(position, sha256_->hashed());
+    return position;
+  }
+
+  Task<void> hash_to(uint64_t position) override {
+    if (md5_ && md5_->hashed() < position) co_await wait_for(*md5_, position);
+    if (sha256_ && sha256_->hashed() < position) co_await wait_for(*sha256_, position);
+  }
+
+  void release() override {
+    if (state_ == State::kVerified) return;
+    state_ = State::kFailed;
+    if (md5_) md5_->clear();
+    if (sha256_) sha256_->clear();
   }
 
   const auth::Digest& md5() const override { return md5_result_; }
@@ -331,8 +354,28 @@ class CheckedBody final : public RequestBody {
   enum class State : uint8_t { kReading, kEnded, kVerified, kFailed };
 
   std::unexpected<S3Error> failed(S3Error&& error) {
-    state_ = State::kFailed;
+    release();
     return std::unexpected(std::move(error));
+  }
+
+  // The signed payload hash and a SHA256 checksum are one computation.
+  void compute(Algorithm algorithm, std::optional<auth::Hasher>& hasher) {
+    if (algorithm != Algorithm::kSha256) {
+      hasher.emplace(algorithm);
+    } else if (!sha256_) {
+      sha256_.emplace(station_, auth::LaneHash::kSha256);
+    }
+  }
+
+  static Call<auth::HashWait> wait_for(auth::HashStream& stream, uint64_t position) {
+    return Call<auth::HashWait>([&](auth::HashWait& call) { stream.wait(call, position); });
+  }
+
+  Task<void> finish_digests() {
+    if (md5_) md5_->finish();
+    if (sha256_) sha256_->finish();
+    if (md5_ && !md5_->done()) co_await wait_for(*md5_, received_);
+    if (sha256_ && !sha256_->done()) co_await wait_for(*sha256_, received_);
   }
 
   // Straight from the connection into the caller's buffer.
@@ -345,10 +388,8 @@ class CheckedBody final : public RequestBody {
     if (!read) co_return fail_reading(std::move(read.error()));
     received_ += *read;
     if (received_ > length_) co_return fail_closing(S3Code::kIncompleteBody);
-    if (*read == 0) {
-      if (received_ != length_) co_return fail_closing(S3Code::kIncompleteBody);
-      state_ = State::kEnded;
-    }
+    if (*read == 0 && received_ != length_) co_return fail_closing(S3Code::kIncompleteBody);
+    if (*read == 0 || (received_ == length_ && exchange_.body_done())) state_ = State::kEnded;
     co_return *read;
   }
 
@@ -412,22 +453,22 @@ class CheckedBody final : public RequestBody {
   }
 
   void update(Bytes data) {
-    if (md5_) md5_->update(data);
-    if (sha256_) sha256_->update(data);
+    if (md5_) md5_->add(data);
+    if (sha256_) sha256_->add(data);
     if (checksum_) checksum_->update(data);
     if (extra_) extra_->update(data);
   }
 
   S3Result<> verify() {
-    if (md5_) md5_result_ = md5_->finish();
+    if (md5_) md5_result_ = md5_->digest();
     auth::Digest sha256;
-    if (sha256_) sha256 = sha256_->finish();
+    if (sha256_) sha256 = sha256_->digest();
     if (promises_.algorithm) checksum_result_ = checksum_ ? checksum_->finish() : sha256;
     if (wanted_) extra_result_ = extra_ ? extra_->finish() : sha256;
 
-    if (sha256_ && !auth::equal_constant_time(sha256.view(), payload_sha256_)) {
+    if (payload_sha256_ && !auth::equal_constant_time(sha256.view(), *payload_sha256_)) {
       S3Error error(S3Code::kXAmzContentSHA256Mismatch);
-      error.details = {{"ClientComputedContentSHA256", auth::to_hex(payload_sha256_)},
+      error.details = {{"ClientComputedContentSHA256", auth::to_hex(*payload_sha256_)},
                        {"S3ComputedContentSHA256", auth::to_hex(sha256.view())}};
       return std::unexpected(std::move(error));
     }
@@ -467,9 +508,11 @@ class CheckedBody final : public RequestBody {
   session::Exchange& exchange_;
   const uint64_t length_;
   Promises promises_;
-  std::array<uint8_t, 32> payload_sha256_{};
+  auth::HashStation* const station_;
+  std::optional<std::array<uint8_t, 32>> payload_sha256_;
   std::unique_ptr<auth::AwsChunkedDecoder> decoder_;
-  std::optional<auth::Hasher> md5_, sha256_, checksum_, extra_;
+  std::optional<auth::HashStream> md5_, sha256_;
+  std::optional<auth::Hasher> checksum_, extra_;
   std::optional<Algorithm> wanted_;
   auth::Digest md5_result_, checksum_result_, extra_result_;
   uint64_t received_ = 0;
@@ -480,14 +523,16 @@ class CheckedBody final : public RequestBody {
 
 S3Result<std::unique_ptr<RequestBody>> RequestBody::open(session::Exchange& exchange,
                                                          const S3Request& request,
-                                                         const auth::Authenticated& auth) {
+                                                         const auth::Authenticated& auth,
+                                                         auth::HashStation* station) {
   auto length = payload_length(*request.head, auth.payload);
   if (!length) return std::unexpected(std::move(length.error()));
   auto promises = read_promises(request, auth.payload);
   if (!promises) return std::unexpected(std::move(promises.error()));
   // Only stored payloads have an ETag; other bodies need MD5 only if the client sent one.
   const bool wants_md5 = request.route == nullptr || request.route->body == BodyKind::kStream;
-  return std::make_unique<CheckedBody>(exchange, *length, std::move(*promises), auth, wants_md5);
+  return std::make_unique<CheckedBody>(exchange, *length, std::move(*promises), auth, wants_md5,
+                                       station);
 }
 
 Task<S3Result<std::string>> read_whole_body(session::Exchange& exchange, const S3Request& request,

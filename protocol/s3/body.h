@@ -12,6 +12,7 @@
 
 #include "auth/aws_chunked.h"
 #include "auth/digest.h"
+#include "auth/hash_station.h"
 #include "base/bytes.h"
 #include "base/task.h"
 #include "protocol/s3/error.h"
@@ -30,11 +31,14 @@ class RequestBody {
 
   // Parses the headers. Errors: MissingContentLength (411), InvalidDigest, EntityTooLarge (over
   // kPutBytesMax), InvalidRequest (checksum header and trailer together, unknown algorithm, more
-  // than one checksum), ... `always`: a further digest to compute even if the client sent none
-  // (UploadPart of an upload with an algorithm).
+  // than one checksum), ...
+  //
+  // With a station MD5 and SHA-256 are computed behind the reading, beside those of other uploads:
+  // see hashed(). Without one (nullptr) read() hashes what it gives. The station outlives the body.
   static S3Result<std::unique_ptr<RequestBody>> open(session::Exchange& exchange,
                                                      const S3Request& request,
-                                                     const auth::Authenticated& auth);
+                                                     const auth::Authenticated& auth,
+                                                     auth::HashStation* station = nullptr);
 
   virtual uint64_t length() const = 0;  // payload bytes, always known
   // Also computes this checksum, if the client did not bring one of that algorithm. Before the
@@ -44,6 +48,17 @@ class RequestBody {
   virtual std::optional<auth::Algorithm> announced() const = 0;
 
   virtual Task<S3Result<size_t>> read(MutableBytes into) = 0;
+  // Everything has come, framed as it should be: what read() still does is to verify the digests.
+  virtual bool ended() const = 0;
+
+  // How many payload bytes are hashed. Bytes that read() gave stay where they are, unchanged, until
+  // this has passed them or release() was called.
+  virtual uint64_t hashed() const = 0;
+  // Waits for it; `position` is at most what was read.
+  virtual Task<void> hash_to(uint64_t position) = 0;
+  // The memory that was read into goes away now. Nothing can be read or verified any more, unless
+  // all is verified already.
+  virtual void release() = 0;
 
   // After read() returned 0:
   virtual const auth::Digest& md5() const = 0;
@@ -54,6 +69,10 @@ class RequestBody {
 // One read() hashes at most this much, so that a turn of the loop stays short (MD5 and SHA-256
 // together take about 3.5 ns a byte on a core without SHA instructions); callers read again.
 constexpr size_t kHashSliceBytesMax = 64 * 1024;
+// The same when a station hashes and read() only copies and computes a CRC, if any.
+constexpr size_t kReadSliceBytesMax = 256 * 1024;
+// Payloads up to this length are hashed where they are read, whatever the station has to do.
+constexpr uint64_t kDirectHashBytesMax = 1024;
 
 // Reads a whole body of at most `bytes_max` (else MaxMessageLengthExceeded), all promises verified.
 Task<S3Result<std::string>> read_whole_body(session::Exchange& exchange, const S3Request& request,

@@ -263,7 +263,7 @@ Task<S3Result<Reply>> Dispatcher::serve(session::Exchange& exchange, Scratch& sc
   std::unique_ptr<RequestBody> body;
   if (route.handler != &not_implemented) {
     if (route.body == BodyKind::kStream) {
-      auto opened = RequestBody::open(exchange, scratch.request, *scratch.auth);
+      auto opened = RequestBody::open(exchange, scratch.request, *scratch.auth, services_.hashes);
       if (!opened) co_return std::unexpected(std::move(opened.error()));
       body = std::move(*opened);
       op.body = body.get();

@@ -11,6 +11,15 @@
 namespace basalt::s3 {
 namespace {
 
+// How far the digests may be behind: so much of a body stays in memory after it was written.
+constexpr uint64_t kHashLagBytesMax = uint64_t{1} << 20;
+
+// The digests read what the sink's buffers hold, so they let go before the sink does.
+struct Release {
+  RequestBody& body;
+  ~Release() { body.release(); }
+};
+
 // With digests to compute, a window is what one core hashes in a few hundred microseconds.
 constexpr uint32_t kHashedWindowBytes = 2 * storage::kBlobChunkBytes;
 
@@ -56,6 +65,16 @@ class ContentSink {
     return {};
   }
 
+  bool full() const { return written_ == length_; }
+  uint64_t written() const { return written_; }
+  bool has_room() { return !writer_ || !writer_->room().empty(); }
+  // From `position` on the bytes stay in memory after they were written.
+  void keep_from(uint64_t position) {
+    if (writer_) writer_->keep_from(position);
+  }
+  // What is to be sealed; null for a body in memory.
+  storage::BlobWriter* writer() { return writer_.get(); }
+
   // Not empty unless everything announced has arrived.
   Task<S3Result<MutableBytes>> room() {
     if (written_ == length_) co_return MutableBytes();
@@ -75,15 +94,20 @@ class ContentSink {
 
   Task<S3Result<NewContent>> finish() {
     BASALT_CHECK(written_ == length_);
-    if (writer_) {
-      auto sealed = co_await shards::seal_blob(*writer_);
-      if (!sealed) co_return std::unexpected(std::move(sealed).error());
-      content_.blob_ = sealed->ref;
-      content_.writer_ = std::move(writer_);
-    } else {
-      content_.body_bytes_ = length_;
-    }
-    co_return std::move(content_);
+    if (!writer_) co_return in_memory();
+    auto sealed = co_await shards::seal_blob(*writer_);
+    if (!sealed) co_return std::unexpected(std::move(sealed).error());
+    co_return in_blob(*sealed);
+  }
+
+  NewContent in_memory() {
+    content_.body_bytes_ = length_;
+    return std::move(content_);
+  }
+  NewContent in_blob(const storage::SealedBlob& sealed) {
+    content_.blob_ = sealed.ref;
+    content_.writer_ = std::move(writer_);
+    return std::move(content_);
   }
 
  private:
@@ -96,9 +120,15 @@ class ContentSink {
 Task<S3Result<NewContent>> store_body(Op& op, Placement placement, auth::Hasher* extra) {
   RequestBody& body = *op.body;
   ContentSink sink;
+  const Release release{body};
   S3_CHECK(sink.open(op, body.length(), placement));
+  sink.keep_from(0);
   std::array<uint8_t, 64> none;
-  while (true) {
+  while (!(sink.full() && body.ended())) {
+    // Without room the buffers may be those that the digests hold.
+    const uint64_t lag_max = sink.full() || sink.has_room() ? kHashLagBytesMax : 0;
+    if (sink.written() - body.hashed() > lag_max) co_await body.hash_to(sink.written() - lag_max);
+    sink.keep_from(body.hashed());
     CO_TRY(room, sink.room());
     // A full sink still reads once more: only a read of 0 says that the body ended where it should
     // and verified.
@@ -109,7 +139,19 @@ Task<S3Result<NewContent>> store_body(Op& op, Placement placement, auth::Hasher*
     if (extra != nullptr) extra->update(room.first(count));
     sink.advance(count);
   }
-  co_return co_await sink.finish();
+  if (!sink.full()) co_return s3_fail(S3Code::kIncompleteBody);
+  if (sink.writer() == nullptr) {
+    CO_CHECK(body.read(none));
+    co_return sink.in_memory();
+  }
+  // The disk works while the last bytes are hashed. What does not verify is not recorded.
+  auto seal = shards::seal_blob(*sink.writer());
+  auto verified = co_await body.read(none);
+  sink.keep_from(UINT64_MAX);
+  auto sealed = co_await seal;
+  if (!verified) co_return std::unexpected(std::move(verified).error());
+  if (!sealed) co_return std::unexpected(std::move(sealed).error());
+  co_return sink.in_blob(*sealed);
 }
 
 Task<S3Result<NewContent>> store_copy(Op& op, const storage::RecordView& source, uint64_t first,

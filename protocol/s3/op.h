@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "auth/hash_station.h"
 #include "auth/identity.h"
 #include "auth/sigv4.h"
 #include "base/clock.h"
@@ -53,6 +54,7 @@ struct Services {
   const Clock& clock;
   BufferPool& buffers;
   const S3Options& options;
+  auth::HashStation* hashes = nullptr;  // null: payloads are hashed where they are read
 };
 
 struct Parameter {

@@ -99,6 +99,77 @@ Outcome run(const Case& given, size_t piece = 7, size_t buffer_size = 64) {
   return std::move(task.result());
 }
 
+// With a station the bytes stay where they were read until they are hashed, and the end is seen
+// before the digests are there.
+struct Behind {
+  Outcome outcome;
+  bool ended_before_verified = false;
+  uint64_t hashed_when_read = 0;
+};
+
+Task<Behind> consume_behind(session::Exchange& exchange, const S3Request& request,
+                            const auth::Authenticated& auth, auth::HashStation& station,
+                            bool give_up) {
+  Behind behind;
+  auto opened = RequestBody::open(exchange, request, auth, &station);
+  BASALT_CHECK(opened.has_value());
+  RequestBody& body = **opened;
+  std::vector<uint8_t> memory(body.length() + 1);
+  size_t filled = 0;
+  while (!body.ended()) {
+    auto read = co_await body.read(MutableBytes(memory).subspan(filled));
+    BASALT_CHECK(read.has_value());
+    filled += *read;
+    if (give_up && filled > body.length() / 2) {
+      body.release();  // before `memory` goes
+      co_return behind;
+    }
+  }
+  behind.ended_before_verified = true;
+  behind.hashed_when_read = body.hashed();
+  co_await body.hash_to(filled / 2);
+  BASALT_CHECK(body.hashed() >= filled / 2);
+  auto last = co_await body.read(MutableBytes(memory).subspan(filled));
+  if (!last) {
+    behind.outcome.code = s3_code_name(last.error().code);
+    co_return behind;
+  }
+  BASALT_CHECK(*last == 0 && body.hashed() == filled);
+  behind.outcome.md5 = body.md5();
+  behind.outcome.payload.assign(memory.begin(), memory.begin() + static_cast<long>(filled));
+  co_return behind;
+}
+
+Behind run_behind(const std::string& payload, std::string_view signed_text, bool give_up = false) {
+  const std::string text =
+      fmt::format("PUT /b/k HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", payload.size());
+  http::RequestHead head;
+  EXPECT_EQ(http::parse_request_head(as_bytes(text), 0, head).status, http::HeadStatus::kComplete);
+  const Route route{.name = "PutObject",
+                    .method = http::Method::kPut,
+                    .target = Target::kObject,
+                    .body = BodyKind::kStream};
+  S3Request request;
+  request.head = &head;
+  request.route = &route;
+  auth::Authenticated auth = anonymous();
+  auth.payload = auth::PayloadKind::kSha256;
+  const auto sha256 = auth::digest(Algorithm::kSha256, as_bytes(signed_text));
+  std::copy_n(sha256.bytes.begin(), 32, auth.payload_sha256.begin());
+  FakeExchange exchange(head, payload, 10'000);
+  RunQueue run_queue;
+  auth::HashStation station(run_queue, auth::HashPlan::measure());
+  auto task = consume_behind(exchange, request, auth, station, give_up);
+  task.start();
+  while (!task.done()) {
+    const bool worked = !station.prepare_sleep();
+    const bool ran = run_queue.run() > 0;
+    BASALT_CHECK(worked || ran);
+  }
+  EXPECT_TRUE(station.prepare_sleep());  // nothing is left in it
+  return std::move(task.result());
+}
+
 std::string b64(Algorithm algorithm, std::string_view text) {
   return testing::base64_digest(algorithm, text);
 }
@@ -117,6 +188,19 @@ TEST(Body, PlainPayload) {
   EXPECT_EQ(run({.body = ""}).code, "");
   EXPECT_EQ(run({.body = "", .want = Algorithm::kCrc64Nvme}).checksum->value,
             auth::digest(Algorithm::kCrc64Nvme, {}));
+}
+
+TEST(Body, DigestsBehindTheReading) {
+  std::string payload;
+  for (size_t i = 0; payload.size() < 700'000; ++i) payload += fmt::format("line {}\n", i);
+  const Behind good = run_behind(payload, payload);
+  EXPECT_TRUE(good.ended_before_verified);
+  EXPECT_EQ(good.hashed_when_read, 0u);
+  EXPECT_EQ(good.outcome.code, "");
+  EXPECT_EQ(good.outcome.payload, payload);
+  EXPECT_EQ(good.outcome.md5, auth::digest(Algorithm::kMd5, as_bytes(payload)));
+  EXPECT_EQ(run_behind(payload, "another payload").outcome.code, "XAmzContentSHA256Mismatch");
+  EXPECT_FALSE(run_behind(payload, payload, true).ended_before_verified);
 }
 
 TEST(Body, Lengths) {

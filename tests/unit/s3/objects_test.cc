@@ -55,6 +55,24 @@ class ObjectsTest : public ::testing::Test {
   World world{4};
 };
 
+// A blob is sealed while the last digests are computed: what does not verify leaves nothing.
+TEST_F(ObjectsTest, ALargeBodyThatDoesNotVerifyIsNotStored) {
+  const std::string body = pattern(3'000'000);
+  ASSERT_EQ(put("k", body).status, 200);
+  const std::string other = pattern(2'999'999);
+  const Answer bad =
+      put("k", other, {{"content-md5", base64_digest(Algorithm::kMd5, "something else")}});
+  EXPECT_EQ(bad.code(), "BadDigest");
+  const Answer cut = world.ask({.method = "PUT",
+                                .target = "/bucket/k",
+                                .headers = {{"content-length", "4000000"}},
+                                .body = body,
+                                .piece = 40'000,
+                                .cut = true});
+  EXPECT_EQ(cut.code(), "IncompleteBody");
+  EXPECT_EQ(get("k").body, body);
+}
+
 TEST_F(ObjectsTest, PutAndGetOfEverySize) {
   for (const size_t size : {size_t{0}, size_t{1}, size_t{511}, size_t{512}, size_t{513},
                             size_t{131072}, size_t{131073}, size_t{1'000'000}, size_t{5'000'001}}) {

@@ -226,7 +226,8 @@ class World : public shards::ControlListener, public RequestObserver {
             {0, 1, shard_count}, std::make_shared<storage::MemoryBlobs>(), run_queue_, buffers_)),
         shards_({*fabric_, 0, model_, *engine_, run_queue_, buffers_, *this}),
         gate_(identities, {.region = options.region, .any_region = any_region}),
-        dispatcher_({shards_, buckets, identities, gate_, clock, buffers_, options}, this) {
+        dispatcher_({shards_, buckets, identities, gate_, clock, buffers_, options, &hashes_},
+                    this) {
     identities.set_root(
         {.id = "root-id", .name = "root", .display_name = "Root", .root = true},
         {.access_key = "ROOTKEY", .secret_key = "root-secret", .account_id = "root-id"});
@@ -254,6 +255,7 @@ class World : public shards::ControlListener, public RequestObserver {
       bool any = shards_.poll();
       any |= engine_->poll();
       any |= run_queue_.run() > 0;
+      if (!any) any = !hashes_.prepare_sleep();
       idle = any ? 0 : idle + 1;
       if (idle > 1000) abort();  // a handler waits for something that will never come
     }
@@ -350,7 +352,13 @@ class World : public shards::ControlListener, public RequestObserver {
         identities.apply_change(auth::key_record_name(access_key), as_bytes(key)).has_value());
   }
 
+  static const auth::HashPlan& hash_plan() {
+    static const auth::HashPlan plan = auth::HashPlan::measure();
+    return plan;
+  }
+
   RunQueue run_queue_;
+  auth::HashStation hashes_{run_queue_, hash_plan()};
   BufferPool buffers_;
   ModelEngine model_;
   std::unique_ptr<shards::Fabric> fabric_;
