@@ -319,6 +319,9 @@ std::expected<AwsChunkedDecoder::Step, ChunkFailure> AwsChunkedDecoder::decode(B
 const std::vector<std::pair<std::string, std::string>>& AwsChunkedDecoder::trailers() const {
   return impl_->trailers;
 }
+uint64_t AwsChunkedDecoder::run_bytes() const {
+  return impl_->state == Impl::State::kData ? impl_->chunk_left : 0;
+}
 uint64_t AwsChunkedDecoder::decoded_bytes() const { return impl_->decoded; }
 
 }  // namespace basalt::auth

@@ -55,6 +55,11 @@ class AwsChunkedDecoder {
   // is incomplete.
   std::expected<Step, ChunkFailure> decode(Bytes input);
 
+  // So many bytes of payload come next, before anything else: input of at most that length is
+  // payload from its first byte to its last, so it may lie where the payload is wanted. 0 if not
+  // known yet.
+  uint64_t run_bytes() const;
+
   // After done: trailer fields, names lower case.
   const std::vector<std::pair<std::string, std::string>>& trailers() const;
   uint64_t decoded_bytes() const;

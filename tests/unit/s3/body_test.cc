@@ -347,6 +347,28 @@ TEST(Body, UnsignedTrailer) {
   }
   const std::string empty_trailer = "x-amz-checksum-crc32:" + b64(Algorithm::kCrc32, "");
   EXPECT_EQ(run(trailing(chunked("", 16, empty_trailer), "x-amz-checksum-crc32", 0)).code, "");
+  // Long chunks go straight into the reader's memory, short ones through the connection's.
+  std::string large;
+  for (size_t i = 0; large.size() < 300'000; ++i) large += fmt::format("line {}\n", i);
+  const std::string of_large = "x-amz-checksum-crc32:" + b64(Algorithm::kCrc32, large);
+  for (const size_t chunk : {1000u, 70'000u, 1'000'000u}) {
+    for (const size_t piece : {333u, 20'000u, 1'000'000u}) {
+      for (const size_t buffer_size : {4096u, 100'000u}) {
+        const Outcome outcome =
+            run(trailing(chunked(large, chunk, of_large), "x-amz-checksum-crc32", large.size()),
+                piece, buffer_size);
+        EXPECT_EQ(outcome.code, "");
+        EXPECT_EQ(outcome.payload, large);
+      }
+    }
+  }
+  EXPECT_EQ(run({.headers = trailing("", "x-amz-checksum-crc32", large.size()).headers,
+                 .body = chunked(large, 100'000, of_large).substr(0, 150'000),
+                 .payload = auth::PayloadKind::kStreamingUnsignedTrailer,
+                 .cut = true},
+                20'000, 100'000)
+                .code,
+            "IncompleteBody");
 }
 
 TEST(Body, UnsignedTrailerBroken) {
