@@ -21,6 +21,7 @@ import pathlib
 import random
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ IMAGE_BYTES = 2048 * MIB
 LOG_BYTES_MAX = 1024 * MIB
 DELAY_US = 4000
 FAILURES_SHOWN = 5
-MODES = ("none", "none", "half", "half", "half", "few", "most", "all")
+MODES = ("none", "none", "tail", "tail", "half", "half", "half", "few", "most", "all")
 BUGS = ("ack_before_flush", "no_crc", "early_recycle", "no_generation", "bulk_not_synced", "mdb_nosync", "later_batch_first",
         "directory_not_synced")
 # Small and hasty: within seconds checkpoints, garbage collection and reuse of segments happen many times.
@@ -50,9 +51,9 @@ shards = 4
 log_segment_bytes = "4MiB"
 bulk_segment_bytes = "4MiB"
 own_file_bytes_min = "1MiB"
-checkpoint_interval_ms = 1200
+checkpoint_interval_ms = 4000
 gc_sealed_age_ms = 200
-gc_interval_ms = 300
+gc_interval_ms = 1200
 """
 # What must have happened in a recording: a test of it would prove nothing otherwise.
 EVENTS = ("basalt_checkpoints_total", "basalt_segments_reused_total", "basalt_gc_records_moved_total")
@@ -65,6 +66,12 @@ def metric(text, name):
 def write_config(path, cores):
     path.write_text(CONFIG.format(cores=cores))
     return path
+
+
+def phase_at(seconds):
+    """Of every eight seconds. The records need several: only the third segment takes the place of the first."""
+    at = seconds % 8
+    return "mixed" if at < 2.4 else "burst" if at < 3.4 else "records"
 
 
 class Recording:
@@ -120,7 +127,7 @@ class Recording:
             begun = time.monotonic()
             stop = threading.Event()
             for owner in owners:
-                owner.begin(server, stop, lambda begun=begun: "tiny" if (time.monotonic() - begun) % 5 > 3 else "mixed")
+                owner.begin(server, stop, lambda begun=begun: phase_at(time.monotonic() - begun))
                 owner.start()
             # So long as asked, and until everything has happened that must have.
             deadline = time.monotonic() + 120
@@ -150,13 +157,40 @@ class Recording:
             raise RuntimeError(f"{missing} did not happen in the recording: states of it would prove too little")
 
 
+def read_log(path):
+    """(arrived, is a flush) of every entry (disk_log.h)."""
+    entries, header = [], struct.Struct("<QQQQII")
+    with open(path, "rb") as log:
+        while len(head := log.read(header.size)) == header.size:
+            _, arrived, _, length, kind, _ = header.unpack(head)
+            entries.append((arrived, kind == 3))
+            if kind == 1:
+                log.seek(length, os.SEEK_CUR)
+    return entries
+
+
 def choose_states(recording, count, rng):
-    """(until, seed, mode), in order of `until`: half of them right at an acknowledgement, where everything is still needed."""
-    stamps, entries = recording.model.stamps(), recording.about["entries"]
-    states = []
-    for _ in range(count):
-        until = rng.choice(stamps) if rng.random() < 0.5 else rng.randint(0, entries)
-        states.append((until, rng.getrandbits(48), rng.choice(MODES)))
+    """(until, seed, mode), in order of `until`. Half of them lie right at an acknowledgement, where everything is still
+    needed; most where something is left to chance, and a quarter where a flush overtook a write that had come before it."""
+    entries = read_log(recording.log)
+    undecided, overtaken, flushed = set(), set(), 0
+    in_flight = sorted((arrived, number) for number, (arrived, is_flush) in enumerate(entries) if not is_flush)
+    begun, waiting = 0, set()
+    for until in range(len(entries) + 1):
+        while begun < len(in_flight) and in_flight[begun][0] <= until:
+            waiting.add(in_flight[begun][1])
+            begun += 1
+        waiting = {number for number in waiting if number >= flushed}
+        if waiting:
+            undecided.add(until)
+        if any(number >= until and entries[number][0] < flushed for number in waiting):
+            overtaken.add(until)
+        if until < len(entries) and entries[until][1]:
+            flushed = max(flushed, entries[until][0])
+    stamps = recording.model.stamps()
+    pools = [pool for pool in ([s for s in stamps if s in overtaken], [s for s in stamps if s in undecided], stamps,
+                               sorted(overtaken), sorted(undecided), range(len(entries) + 1)) if pool]
+    states = [(rng.choice(pools[i % len(pools)]), rng.getrandbits(48), rng.choice(MODES)) for i in range(count)]
     return sorted(states)
 
 
@@ -343,7 +377,7 @@ def main():
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--fs", choices=(*rig.FILE_SYSTEMS, "both"), default="both")
     parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1))
-    parser.add_argument("--seconds", type=float, default=12, help="of workload in a recording, at least")
+    parser.add_argument("--seconds", type=float, default=16, help="of workload in a recording, at least")
     parser.add_argument("--keep", action="store_true", help="keep the recording also if no state is bad")
     parser.add_argument("--replay", metavar="FILE")
     parser.add_argument("--seeded-bugs", nargs="*", metavar="NAME", choices=BUGS)

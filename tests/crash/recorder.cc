@@ -34,6 +34,8 @@ bool write_all(int fd, const void* data, size_t length) {
   return true;
 }
 
+constexpr unsigned kLongDelays = 5;
+
 class RecordingDisk final : public FuseDisk {
  public:
   RecordingDisk(int image, int log, unsigned delay_us, uint64_t seed)
@@ -85,9 +87,12 @@ class RecordingDisk final : public FuseDisk {
     {
       const std::lock_guard lock(mutex_);
       arrived = next_;
-      // Mostly quick, as disks are: a third waits.
-      if (delay_us_ != 0 && random_() % 3 == 0)
-        wait_us = static_cast<unsigned>(random_() % delay_us_);
+      // Mostly quick, as disks are: a fourth waits, and a few wait long (a retry in the drive).
+      const uint64_t luck = random_() % 32;
+      if (delay_us_ != 0 && luck < 8) {
+        wait_us =
+            static_cast<unsigned>(random_() % (luck == 0 ? kLongDelays * delay_us_ : delay_us_));
+      }
     }
     if (wait_us != 0) ::usleep(wait_us);
     return arrived;

@@ -8,7 +8,8 @@
 // state, so a state costs no copy of the image. DIRECTORY/state reads as what was done.
 //
 // MODE: none  no write that is not flushed      all   every one, whole
-//       half  each with probability 1/2, of those one in three torn; few: 1/8; most: 7/8
+//       tail  every one, the last of them torn
+//       half  each with probability 1/2, of those one in two torn; few: 1/8; most: 7/8
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -165,7 +166,7 @@ class StateDisk final : public FuseDisk {
       keep = 1;
     } else if (mode == "most") {
       keep = 7;
-    } else if (mode == "all") {
+    } else if (mode == "all" || mode == "tail") {
       keep = 8;
     } else if (mode != "none") {
       return -EINVAL;
@@ -188,28 +189,30 @@ class StateDisk final : public FuseDisk {
       }
     }
     Random random(seed);
-    uint64_t open = 0, kept = 0, torn = 0;
+    std::vector<const Entry*> open;
     const uint64_t end = std::min<uint64_t>(entries_.size(), until + kInFlightEntriesMax);
     for (uint64_t i = flushed; i < end; ++i) {
       const Entry& entry = entries_[i];
       if (entry.header.type == EntryType::kFlush || (i >= until && entry.header.arrived > until))
         continue;
-      ++open;
+      open.push_back(&entry);
+    }
+    uint64_t kept = 0, torn = 0;
+    for (const Entry* entry : open) {
       if (random.below(8) >= keep) continue;
       ++kept;
-      if (!bytes_of(entry)) return -EIO;
-      if (keep == 8 || random.below(3) != 0) {
-        if (!put(buffer_.data(), buffer_.size(), entry.header.offset)) return -EIO;
-        continue;
-      }
-      ++torn;
-      if (!put_torn(entry, random)) return -EIO;
+      if (!bytes_of(*entry)) return -EIO;
+      const bool tear = mode == "tail" ? entry == open.back() : keep != 8 && random.below(2) == 0;
+      if (tear ? !put_torn(*entry, random)
+               : !put(buffer_.data(), buffer_.size(), entry->header.offset))
+        return -EIO;
+      torn += tear ? 1 : 0;
     }
     char text[160];
     std::snprintf(text, sizeof text,
-                  "entries=%zu until=%" PRIu64 " flushed=%" PRIu64 " open=%" PRIu64 " kept=%" PRIu64
+                  "entries=%zu until=%" PRIu64 " flushed=%" PRIu64 " open=%zu kept=%" PRIu64
                   " torn=%" PRIu64 "\n",
-                  entries_.size(), until, flushed, open, kept, torn);
+                  entries_.size(), until, flushed, open.size(), kept, torn);
     report_ = text;
     return 0;
   }

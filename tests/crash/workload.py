@@ -183,9 +183,13 @@ class ObjectWorker(Owner):
         return self.model.slot(self.model.objects, path)
 
     def step(self):
-        if self.phase() == "tiny":
-            # Many records and no bodies: log segments that nothing keeps but the checkpoint that is still to come.
-            action = self.rng.choices((self.put_tiny, self.delete), (85, 15))[0]
+        phase = self.phase()
+        if phase == "records":
+            # Long records without bodies: log segments that nothing keeps but the checkpoint that is still to come.
+            action = self.rng.choices((self.put_record, self.delete), (90, 10))[0]
+        elif phase == "burst":
+            # So much at a time that two batches of the log are under way at once.
+            action = self.put_for_log
         else:
             action = self.rng.choices((self.put, self.delete, self.delete_many, self.multipart, self.copy),
                                       (70, 10, 4, 3, 10))[0]
@@ -196,15 +200,22 @@ class ObjectWorker(Owner):
         # In the index, in the log, in a bulk segment, in a file of its own.
         low, high = self.rng.choices(((0, 512), (513, 8 * KIB), (60 * KIB, 128 * KIB), (128 * KIB + 1, 900 * KIB),
                                       (MIB, 2 * MIB)), (20, 35, 30, 8, 3))[0]
-        body = content(self.rng.getrandbits(48), self.rng.randint(low, high))
+        self.put_body(path, self.rng.randint(low, high))
+
+    def put_for_log(self):
+        self.put_body(self.rng.choice(self.keys), self.rng.randint(90 * KIB, 128 * KIB))
+
+    def put_body(self, path, size):
+        body = content(self.rng.getrandbits(48), size)
         state = object_state(body, hashlib.md5(body).hexdigest())
         self.write(self.slot(path), path, state, "PUT", path, body=body)
 
-    def put_tiny(self):
+    def put_record(self):
         path = self.rng.choice(self.keys)
         meta = self.rng.randbytes(900).hex()
+        tags = "&".join(f"{i}{'k' * 120}={self.rng.randbytes(125).hex()}" for i in range(10))
         state = object_state(b"", hashlib.md5(b"").hexdigest(), meta)
-        self.write(self.slot(path), path, state, "PUT", path, headers={"x-amz-meta-v": meta})
+        self.write(self.slot(path), path, state, "PUT", path, headers={"x-amz-meta-v": meta, "x-amz-tagging": tags})
 
     def delete(self):
         path = self.rng.choice(self.keys)
@@ -274,7 +285,8 @@ class BucketWorker(Owner):
             return
         paths = self.rng.sample([f"{name}/{i}" for i in range(6)], 3)
         for path in paths:
-            body = content(self.rng.getrandbits(48), self.rng.choice((0, 300, 3000, 90 * KIB, 200 * KIB)))
+            sizes = (0, 300) if self.phase() == "records" else (0, 300, 3000, 90 * KIB, 200 * KIB)
+            body = content(self.rng.getrandbits(48), self.rng.choice(sizes))
             state = object_state(body, hashlib.md5(body).hexdigest())
             self.write(self.model.slot(self.model.objects, path), path, state, "PUT", path, body=body)
         if self.rng.random() < 0.3:
