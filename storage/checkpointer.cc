@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/check.h"
@@ -47,9 +48,8 @@ Status write_part(IndexWriter& writer, Overlay::Iterator& at, const Overlay::Ite
 Status checkpoint_overlay(Index& index, const Overlay& overlay, const LogPosition* position,
                           SpaceTotals& totals) {
   IndexWriter writer(index);
-  const size_t entries_max = overlay.entries() > kCheckpointEntriesUnsplit
-                                 ? kCheckpointEntriesPerPart
-                                 : kCheckpointEntriesUnsplit;
+  size_t entries_max = overlay.entries() > kCheckpointEntriesUnsplit ? kCheckpointEntriesPerPart
+                                                                     : kCheckpointEntriesUnsplit;
   Overlay::Iterator at = overlay.begin();
   for (;;) {
     Overlay::Iterator part_end = at;
@@ -60,13 +60,20 @@ Status checkpoint_overlay(Index& index, const Overlay& overlay, const LogPositio
     if (status) status = writer.commit();
     if (!status) {
       writer.abort();
-      if (!writer.map_full()) return status;
-      // The same part again in a larger map.
-      BASALT_CHECK_OK(writer.grow_map());
+      if (writer.map_full()) {
+        // The same part again in a larger map.
+        BASALT_CHECK_OK(writer.grow_map());
+        continue;
+      }
+      if (status.error().code != Code::kNoSpace || entries_max == kCheckpointEntriesPerPartMin) return status;
+      entries_max = std::max(entries_max / 8, kCheckpointEntriesPerPartMin);
       continue;
     }
     for (const auto& [space, change] : writer.space_changes()) totals.add(space, change);
-    if (last) return {};
+    if (last) {
+      writer.reserve();
+      return {};
+    }
     at = part_end;
   }
 }

@@ -15,7 +15,9 @@ namespace {
 // Below the low-water mark deletes wait for a checkpoint before their space is free: then it comes
 // soon.
 constexpr uint64_t kLowWaterCheckpointNs = 1'000'000'000;
-constexpr uint32_t kTickMsMax = 15'000;
+// A checkpoint that found no space is tried again so often.
+constexpr uint64_t kStalledRetryNs = 1'000'000'000;
+constexpr uint32_t kTickMsMax = 1'000;
 }  // namespace
 
 LocalCore::LocalCore(const Parts& parts, unsigned core, Io& io, RunQueue& run_queue,
@@ -164,6 +166,11 @@ bool LocalCore::drive_checkpoint() {
     held_ = over;
     lane_->hold(over);
   }
+  if (phase_ == Phase::kStalled && parts_.files.healthy() &&
+      parts_.clock.monotonic_ns() - checkpoint_ended_ns_ >= kStalledRetryNs) {
+    write_frozen();
+    return true;
+  }
   if (phase_ != Phase::kIdle || !parts_.files.healthy()) return did;
   const LogPosition position = lane_->durable_position();
   if (parts_.files.platform().happens(Chaos::Point::kLateCheckpoint)) return did;
@@ -179,11 +186,13 @@ void LocalCore::begin_checkpoint(const LogPosition& position) {
 }
 
 void LocalCore::freeze() {
+  for (const unsigned shard : own_shards_) parts_.states[shard]->freeze();
+  write_frozen();
+}
+
+void LocalCore::write_frozen() {
   std::vector<ShardState*> shards;
-  for (const unsigned shard : own_shards_) {
-    parts_.states[shard]->freeze();
-    shards.push_back(parts_.states[shard].get());
-  }
+  for (const unsigned shard : own_shards_) shards.push_back(parts_.states[shard].get());
   phase_ = Phase::kWriting;
   // Shards with nothing new too: their position must move on, or the log could never be reused.
   checkpointer_->start(marked_, std::move(shards));
@@ -191,6 +200,12 @@ void LocalCore::freeze() {
 
 void LocalCore::end_checkpoint(Checkpointer::Outcome outcome) {
   checkpoint_ended_ns_ = parts_.clock.monotonic_ns();
+  if (!outcome.status && outcome.status.error().code == Code::kNoSpace) {
+    // A full disk passes. What is frozen stays readable, and durable in the log, until the next try; deletes go on.
+    phase_ = Phase::kStalled;
+    log_warn("checkpoint waits for space", {{"core", core_}, {"error", outcome.status.error().detail}});
+    return;
+  }
   if (!outcome.status) {
     // The frozen overlays stay: they are durable in the log and readable, and a restart writes them
     // again.

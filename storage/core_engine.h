@@ -59,7 +59,7 @@ class LocalCore final : public CoreEngine {
   struct Marker : Completion {
     LocalCore* core = nullptr;
   };
-  enum class Phase : uint8_t { kIdle, kMarking, kWriting, kFailed };
+  enum class Phase : uint8_t { kIdle, kMarking, kWriting, kStalled, kFailed };
 
   void wake();
   bool drive_checkpoint();
@@ -67,6 +67,7 @@ class LocalCore final : public CoreEngine {
   bool checkpoint_wanted(const LogPosition& position);
   void begin_checkpoint(const LogPosition& position);
   void freeze();
+  void write_frozen();
   void end_checkpoint(Checkpointer::Outcome outcome);
   void count_overlay();
   void drive_stop();

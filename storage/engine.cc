@@ -31,6 +31,8 @@ namespace basalt::storage {
 namespace {
 
 constexpr auto kFlushTimeMax = std::chrono::minutes(1);
+// Of all shards together; a share of small disks.
+constexpr uint64_t kIndexReserveBytes = 64u << 20;
 
 class LocalEngine final : public Engine, public Maintenance {
  public:
@@ -112,6 +114,8 @@ Status LocalEngine::open_indexes() {
   // in place of one that was lost would let everything it named be freed.
   const bool fresh =
       options_.platform != nullptr || (files.segments().empty() && !files.has_own_files());
+  const uint64_t reserve =
+      std::clamp<uint64_t>(std::min(kIndexReserveBytes, files_->space_use().disk_bytes / 64) / count, 256u << 10, 16u << 20);
   for (unsigned shard = 0; shard < count; ++shard) {
     struct stat info{};
     const std::string path = files_->shard_directory(shard) + "/data.mdb";
@@ -121,7 +125,8 @@ Status LocalEngine::open_indexes() {
     }
     BASALT_TRY(index, Index::open({.directory = files_->shard_directory(shard),
                                    .shard = shard,
-                                   .map_bytes = options_.lmdb_map_bytes}));
+                                   .map_bytes = options_.lmdb_map_bytes,
+                                   .reserve_bytes = reserve}));
     for (const auto& [space, sum] : index->space_sums()) totals_.add(space, sum);
     indexes_.push_back(std::move(index));
     states_.push_back(std::make_unique<ShardState>(*indexes_.back(), *files_));

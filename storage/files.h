@@ -88,6 +88,8 @@ class Files {
 
   virtual SpaceUse space_use() const = 0;
   virtual bool below_low_water() const = 0;  // cached, refreshed by the maintenance thread each 100 ms
+  // Below the low-water mark collection has to leave the spare segments to deletes: is there more than they need?
+  virtual bool room_to_collect() const { return true; }
 
   // --- Failure is sticky (P7).
   virtual void poison(std::string why) = 0;

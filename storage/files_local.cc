@@ -217,6 +217,16 @@ SpaceUse LocalFiles::space_use() const {
   return use;
 }
 
+size_t LocalFiles::spare_log_segments() const {
+  return std::clamp<size_t>(core_count_ + 1, kSpareLogSegmentsMin, kSpareLogSegmentsMax);
+}
+
+bool LocalFiles::room_to_collect() const {
+  std::unique_lock lock(mutex_);
+  return raw_log_.size() >= kSpareLogSegmentsMin ||
+         disk_free_bytes_ >= kSpareLogSegmentsMin * superblock_.log_segment_bytes;
+}
+
 // --- Health
 
 void LocalFiles::poison(std::string why) {

@@ -30,7 +30,11 @@
 namespace basalt::storage {
 
 // Emptied segments kept for reuse, of each kind; more are unlinked, so that the file system gets the space.
-constexpr size_t kSpareSegmentsMax = 2;
+constexpr size_t kSpareSegmentsMax = 1;
+// Log segments are also made ahead of need, so that deletes find a place on a full disk: one for each core and one more,
+// in these bounds (a segment has 1/256 of a small disk).
+constexpr size_t kSpareLogSegmentsMin = 2;
+constexpr size_t kSpareLogSegmentsMax = 4;
 // Zeros are written at most so far before the log's end (less at the start of a segment: an idle server stays small).
 constexpr uint64_t kZeroAheadBytesMax = 32u << 20;
 constexpr uint64_t kZeroAheadBytesMin = 4u << 20;
@@ -136,6 +140,7 @@ class LocalFiles final : public Files {
   void checkpointed(unsigned lane, uint64_t lsn) override;
   std::vector<Victim> victims(double live_ratio_max, uint32_t sealed_age_ms, size_t count_max) override;
   SpaceUse space_use() const override;
+  bool room_to_collect() const override;
   bool below_low_water() const override { return below_low_water_.load(std::memory_order_relaxed); }
   void poison(std::string why) override;
   bool healthy() const override { return healthy_.load(std::memory_order_acquire); }
@@ -262,6 +267,8 @@ class LocalFiles final : public Files {
   bool zero_ahead();
   bool reclaim_segments();
   bool unlink_own_files();
+  bool keep_spares();
+  size_t spare_log_segments() const;
   void refresh_space();
   Result<std::shared_ptr<LogSegment>> prepare_log(unsigned core);
   Result<std::shared_ptr<BulkSegment>> prepare_bulk(unsigned core);
@@ -304,6 +311,7 @@ class LocalFiles final : public Files {
   std::string health_text_ = "ok";
   uint64_t disk_bytes_ = 0;
   uint64_t disk_free_bytes_ = 0;
+  uint64_t low_water_bytes_ = 0;
 
   std::atomic<bool> healthy_{true};
   std::atomic<bool> below_low_water_{false};

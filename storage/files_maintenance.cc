@@ -43,6 +43,7 @@ uint32_t LocalFiles::maintain() {
   more |= zero_ahead();
   more |= reclaim_segments();
   more |= unlink_own_files();
+  more |= keep_spares();
   if (const uint64_t now = platform_.clock->monotonic_ns(); now >= next_space_check_ns_) {
     refresh_space();
     next_space_check_ns_ = now + uint64_t{kIdlePeriodMs} * 1'000'000;
@@ -293,7 +294,8 @@ bool LocalFiles::reclaim_segments() {
       auto& raw = entry->kind == FileKind::kLog ? raw_log_ : raw_bulk_;
       uint64_t size = entry->kind == FileKind::kLog ? superblock_.log_segment_bytes : superblock_.bulk_segment_bytes;
       entry->live.store(0, std::memory_order_relaxed);
-      if (raw.size() < kSpareSegmentsMax && entry->size_bytes == size && entry->generation != 0) {
+      size_t spares = entry->kind == FileKind::kLog ? spare_log_segments() : kSpareSegmentsMax;
+      if (raw.size() < spares && entry->size_bytes == size) {
         entry->state = SegmentEntry::State::kRaw;
         raw.push_back(entry.get());
       } else {
@@ -305,6 +307,26 @@ bool LocalFiles::reclaim_segments() {
   }
   for (SegmentEntry* entry : surplus) remove_file(entry->kind, entry->number);
   return !surplus.empty();
+}
+
+// One spare log segment if some are missing and the disk has room above the low-water mark.
+bool LocalFiles::keep_spares() {
+  {
+    std::unique_lock lock(mutex_);
+    bool attached = std::any_of(cores_.begin(), cores_.end(), [](auto& core) { return core->io != nullptr; });
+    if (!attached || !recovered_ || !replay_finished_ || !healthy() || below_low_water() || stopping_) return false;
+    if (raw_log_.size() >= spare_log_segments()) return false;
+    if (disk_free_bytes_ < low_water_bytes_ + 2 * superblock_.log_segment_bytes) return false;
+  }
+  UniqueFd fd;
+  auto entry = create_segment(FileKind::kLog, fd);
+  if (!entry) {
+    note_failure(entry.error(), "prepare spare log segment");
+    return false;
+  }
+  std::unique_lock lock(mutex_);
+  raw_log_.push_back(*entry);
+  return true;
 }
 
 // --- Own files
@@ -345,6 +367,9 @@ Status LocalFiles::make_own_files(unsigned number, unsigned count) {
 }
 
 bool LocalFiles::unlink_own_files() {
+  // A log write that failed may be on the disk all the same, and name a file whose writer gave it back: the restart
+  // finds out what is true, and until then nothing goes.
+  if (!healthy()) return false;
   std::vector<uint32_t> numbers;
   {
     std::unique_lock lock(mutex_);
@@ -378,9 +403,11 @@ void LocalFiles::refresh_space() {
   uint64_t low_water = std::max(kLowWaterBytesMin + 2 * superblock_.log_segment_bytes, disk / 50);
   low_water = std::min({low_water, kLowWaterBytesMax, disk / 64 * 3});
   std::unique_lock lock(mutex_);
+  low_water_bytes_ = low_water;
   disk_bytes_ = disk;
   disk_free_bytes_ = space.free_bytes;
-  uint64_t reusable = raw_log_.size() * superblock_.log_segment_bytes + raw_bulk_.size() * superblock_.bulk_segment_bytes;
+  // Spare log segments are not counted: they are there for the deletes of a full disk.
+  uint64_t reusable = raw_bulk_.size() * superblock_.bulk_segment_bytes;
   bool below = disk_free_bytes_ + reusable < low_water;
   if (below != below_low_water_.exchange(below, std::memory_order_relaxed)) {
     lock.unlock();

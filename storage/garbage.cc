@@ -339,21 +339,26 @@ size_t GarbageCollector::pass() {
 
 bool GarbageCollector::begin_pass() {
   const uint64_t now = now_ms();
+  const bool low_water = files_.below_low_water();
+  if (low_water && !files_.room_to_collect()) return false;
+  const double ratio = low_water ? std::max(live_ratio_max_, kGarbageLowWaterRatio) : live_ratio_max_;
+  const size_t victims_max = low_water ? kGarbageLowWaterVictims : kVictimsPerPassMax;
   std::erase_if(revisit_after_ms_, [now](const auto& entry) { return entry.second <= now; });
   auto chosen = std::make_shared<FileSet>();
   {
     const std::lock_guard lock(mutex_);
     const size_t skipped = damaged_.size() + revisit_after_ms_.size();
     for (const Files::Victim& victim :
-         files_.victims(live_ratio_max_, sealed_age_ms_, kVictimsPerPassMax + skipped)) {
+         files_.victims(ratio, low_water ? 0 : sealed_age_ms_, victims_max + skipped)) {
       if (damaged_.contains(victim.file) || revisit_after_ms_.contains(victim.file)) continue;
       // An empty one falls free by itself, an own file with its record.
       if (victim.live_bytes <= 0 || victim.kind == FileKind::kOwn) continue;
-      if (chosen->size() < kVictimsPerPassMax) chosen->insert(victim.file);
+      if (chosen->size() < victims_max) chosen->insert(victim.file);
     }
   }
   if (chosen->empty()) return false;
   pass_ = std::make_unique<Pass>();
+  pass_->low_water = low_water;
   pass_->victims = std::move(chosen);
   return true;
 }
@@ -383,7 +388,8 @@ std::optional<uint32_t> GarbageCollector::step() {
   }
   if (hooks_.outstanding() != 0) return kWaitMs;
   for (const uint32_t file : *pass.victims) {
-    revisit_after_ms_[file] = now_ms() + uint64_t{kGarbageRevisitIntervals} * interval_ms_;
+    revisit_after_ms_[file] =
+        now_ms() + (pass.low_water ? kGarbageLowWaterRevisitMs : uint64_t{kGarbageRevisitIntervals} * interval_ms_);
   }
   if (pass.offered != 0) hooks_.request_checkpoints();
   log_info("garbage collection pass",

@@ -50,6 +50,11 @@ constexpr uint32_t kGarbageLowWaterIntervalMs = 1'000;
 // A segment that was emptied needs a checkpoint before it counts as empty; it is not looked at
 // again before so many intervals have passed.
 constexpr uint32_t kGarbageRevisitIntervals = 6;
+// Below the low-water mark space matters more than the work for it: fuller segments are collected, young ones too, sooner
+// again; but few at a time, because the copies need room before the originals give theirs back.
+constexpr double kGarbageLowWaterRatio = 0.8;
+constexpr size_t kGarbageLowWaterVictims = 2;
+constexpr uint32_t kGarbageLowWaterRevisitMs = 5'000;
 // Entries read in one snapshot: a long read transaction would keep LMDB from reusing pages.
 constexpr size_t kGarbageEntriesPerSnapshot = 4096;
 
@@ -110,6 +115,7 @@ class GarbageCollector {
   // A pass under way: victims, and how far the indexes were searched for what refers to them.
   struct Pass {
     std::shared_ptr<const FileSet> victims;
+    bool low_water = false;
     unsigned shard = 0;
     size_t table = 0;
     uint64_t space = 0;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -19,6 +20,8 @@ namespace basalt::storage {
 namespace {
 
 constexpr uint32_t kIndexFormatVersion = 1;
+constexpr off_t kLockFileBytes = 64 << 10;  // kIndexReadersMax slots of 64 bytes, and the head
+constexpr uint64_t kFullDiskBytes = 256 << 10;
 constexpr const char* kTableNames[kTableCount] = {"cur", "ver", "mpu", "part", "bkt", "iam", "out"};
 constexpr std::string_view kFormatKey = "format";
 constexpr std::string_view kAppliedKey = "applied";
@@ -143,6 +146,7 @@ Result<std::unique_ptr<Index>> Index::open(const Options& options) {
 }
 
 Index::~Index() {
+  if (read_env_ != nullptr) mdb_env_close(read_env_);
   if (env_ != nullptr) mdb_env_close(env_);
 }
 
@@ -155,6 +159,13 @@ uint64_t Index::map_bytes() const {
 Status Index::open_environment() {
   if (::mkdir(options_.directory.c_str(), 0700) != 0 && errno != EEXIST) {
     return fail_errno(errno, "mkdir " + options_.directory);
+  }
+  // LMDB maps its lock file sparse: a reader slot first used on a full disk would end the process with SIGBUS. Before
+  // LMDB opens it, because closing any descriptor of it later would drop LMDB's lock. Best effort, like reserve().
+  const std::string lock_file = options_.directory + "/lock.mdb";
+  if (const int fd = ::open(lock_file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600); fd >= 0) {
+    [[maybe_unused]] const int result = ::fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, kLockFileBytes);
+    ::close(fd);
   }
   uint64_t map_bytes = std::max(options_.map_bytes, kIndexMapBytesMin / 64);
   for (;;) {
@@ -295,6 +306,29 @@ Status Index::reload() {
   return load();
 }
 
+void Index::reserve() {
+  if (options_.reserve_bytes == 0) return;
+  MDB_envinfo info;
+  MDB_stat stat;
+  mdb_filehandle_t fd = -1;
+  if (mdb_env_info(env_, &info) != 0 || mdb_env_stat(env_, &stat) != 0 || mdb_env_get_fd(env_, &fd) != 0) return;
+  const uint64_t end = (info.me_last_pgno + 1) * stat.ms_psize;
+  if (end + options_.reserve_bytes / 2 <= reserved_to_) return;
+  // Behind the end of the file, so that its size stays what LMDB made it.
+  if (::fallocate(fd, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(end), static_cast<off_t>(options_.reserve_bytes)) == 0) {
+    reserved_to_ = end + options_.reserve_bytes;
+  }
+}
+
+// LMDB takes the short write that a full disk gives for EIO. Doing such a transaction again is safe, unlike a failed flush:
+// it was aborted, and a new one writes every page of its own.
+bool Index::disk_is_full() const {
+  mdb_filehandle_t fd = -1;
+  struct statvfs info{};
+  if (mdb_env_get_fd(env_, &fd) != 0 || ::fstatvfs(fd, &info) != 0) return false;
+  return static_cast<uint64_t>(info.f_bavail) * info.f_frsize < kFullDiskBytes;
+}
+
 Status Index::grow() {
   const std::unique_lock lock(map_mutex_);
   const uint64_t wanted = map_bytes() * 2;
@@ -304,6 +338,38 @@ Status Index::grow() {
                             mdb_strerror(code)));
   }
   log_info("index map grown", {{"shard", options_.shard}, {"bytes", wanted}});
+  return {};
+}
+
+Status Index::open_for_reading() {
+  const std::unique_lock lock(map_mutex_);
+  if (read_env_ != nullptr) return {};
+  MDB_env* env = nullptr;
+  MDB_txn* txn = nullptr;
+  const uint64_t bytes = map_bytes();
+  // Without LMDB's lock file: nobody writes any more, and the data directory has a lock of its own. (Closing a second
+  // descriptor of the lock file would drop the first one's lock.)
+  int code = mdb_env_create(&env);
+  if (code == 0) code = mdb_env_set_maxdbs(env, kTableCount + 3);
+  if (code == 0) code = mdb_env_set_mapsize(env, bytes);
+  if (code == 0) {
+    code = mdb_env_open(env, options_.directory.c_str(), MDB_RDONLY | MDB_NOLOCK | MDB_NOTLS | MDB_NORDAHEAD, 0600);
+  }
+  if (code == 0) code = mdb_txn_begin(env, nullptr, MDB_RDONLY, &txn);
+  for (size_t table = 0; table < kTableCount && code == 0; ++table) {
+    code = mdb_dbi_open(txn, kTableNames[table], 0, &read_tables_[table]);
+  }
+  if (code == 0) {
+    code = mdb_txn_commit(txn);
+  } else if (txn != nullptr) {
+    mdb_txn_abort(txn);
+  }
+  if (code != 0) {
+    if (env != nullptr) mdb_env_close(env);
+    return lmdb_error(code, "open for reading only");
+  }
+  read_env_ = env;
+  log_warn("the index goes on for reading only", {{"shard", options_.shard}});
   return {};
 }
 
@@ -331,14 +397,33 @@ IndexReader::~IndexReader() {
   if (txn_ != nullptr) mdb_txn_abort(txn_);
 }
 
+MDB_dbi IndexReader::table(Table table) const {
+  const auto& tables = env_ == index_.env_ ? index_.tables_ : index_.read_tables_;
+  return tables[static_cast<size_t>(table)];
+}
+
+int IndexReader::begin_transaction() {
+  MDB_env* env = index_.read_env_ != nullptr ? index_.read_env_ : index_.env_;
+  if (env != env_) {
+    for (auto& source : sources_) source.reset();
+    if (txn_ != nullptr) mdb_txn_abort(std::exchange(txn_, nullptr));
+    env_ = env;
+  }
+  const int code = txn_ == nullptr ? mdb_txn_begin(env, nullptr, MDB_RDONLY, &txn_) : mdb_txn_renew(txn_);
+  if (code != 0 && txn_ != nullptr) mdb_txn_reset(txn_);
+  return code;
+}
+
 Result<IndexReader::Snapshot> IndexReader::begin() {
   std::shared_lock lock(index_.map_mutex_);
-  const int code = txn_ == nullptr ? mdb_txn_begin(index_.env_, nullptr, MDB_RDONLY, &txn_)
-                                   : mdb_txn_renew(txn_);
-  if (code != 0) {
-    if (txn_ != nullptr) mdb_txn_reset(txn_);
-    return lmdb_error(code, "begin read");
+  int code = begin_transaction();
+  if (code == MDB_PANIC && index_.read_env_ == nullptr) {
+    lock.unlock();
+    BASALT_CHECK_OK(index_.open_for_reading());
+    lock.lock();
+    code = begin_transaction();
   }
+  if (code != 0) return lmdb_error(code, "begin read");
   return Snapshot(this, std::move(lock));
 }
 
@@ -355,8 +440,7 @@ uint64_t IndexReader::Snapshot::transaction() const { return mdb_txn_id(reader_-
 SliceSource& IndexReader::Snapshot::source(Table table) {
   auto& source = reader_->sources_[static_cast<size_t>(table)];
   if (source == nullptr) {
-    source = std::make_unique<TableSource>(*reader_,
-                                           reader_->index_.tables_[static_cast<size_t>(table)]);
+    source = std::make_unique<TableSource>(*reader_, reader_->table(table));
   }
   return *source;
 }
@@ -383,7 +467,7 @@ Result<Bytes> IndexReader::Snapshot::get(const KeyView& key) {
     MDB_txn* txn_;
     MDB_dbi dbi_;
   };
-  Lookup lookup(reader_->txn_, reader_->index_.tables_[static_cast<size_t>(key.table)]);
+  Lookup lookup(reader_->txn_, reader_->table(key.table));
   return slices_get(lookup, key.space, key.name);
 }
 
@@ -441,6 +525,7 @@ IndexWriter::~IndexWriter() { abort(); }
 
 std::unexpected<Error> IndexWriter::failed(int code, const char* what) {
   if (code == MDB_MAP_FULL) map_full_ = true;
+  if (code == EIO && index_.disk_is_full()) code = ENOSPC;
   return lmdb_error(code, what);
 }
 
@@ -595,5 +680,7 @@ void IndexWriter::abort() {
 }
 
 Status IndexWriter::grow_map() { return index_.grow(); }
+
+void IndexWriter::reserve() { index_.reserve(); }
 
 }  // namespace basalt::storage

@@ -49,6 +49,8 @@ class Index {
     std::string directory;  // made if it is not there
     unsigned shard = 0;
     uint64_t map_bytes = uint64_t{1} << 40;
+    // Kept allocated behind the last page, so that a checkpoint can commit deletes on a disk that is full.
+    uint64_t reserve_bytes = 0;
   };
   // kCorrupt: the index is of another format or shard, or its own rows are damaged.
   static Result<std::unique_ptr<Index>> open(const Options& options);
@@ -72,10 +74,18 @@ class Index {
   Status open_environment();
   Status load();
   Status grow();
+  Status open_for_reading();
+  void reserve();
+  bool disk_is_full() const;
 
   Options options_;
+  uint64_t reserved_to_ = 0;  // the writer's
   MDB_env* env_ = nullptr;
   std::array<MDB_dbi, kTableCount> tables_{};
+  // After a failed write of a meta page LMDB refuses every transaction of the environment, readers too. What is on the
+  // disk then is the state before or after that commit, both whole: a second, read-only environment goes on reading it.
+  MDB_env* read_env_ = nullptr;
+  std::array<MDB_dbi, kTableCount> read_tables_{};
   MDB_dbi sys_ = 0, seg_ = 0, cnt_ = 0;
   LogPosition applied_;
   std::map<uint32_t, FileSum> file_sums_;
@@ -119,7 +129,11 @@ class IndexReader {
 
  private:
   class TableSource;
+  int begin_transaction();
+  MDB_dbi table(Table table) const;
+
   Index& index_;
+  MDB_env* env_ = nullptr;  // the one that txn_ belongs to
   MDB_txn* txn_ = nullptr;
   std::array<std::unique_ptr<TableSource>, kTableCount> sources_;
 };
@@ -143,6 +157,8 @@ class IndexWriter {
 
   bool map_full() const { return map_full_; }
   Status grow_map();
+  // Outside a transaction: allocates Options::reserve_bytes behind the last page again, as far as the disk has them.
+  void reserve();
 
   // Changes of this transaction; valid after commit() until begin().
   const std::unordered_map<uint64_t, SpaceSum>& space_changes() const { return space_changes_; }
