@@ -10,6 +10,7 @@ namespace basalt::storage {
 struct LocalShard::Pending : Append {
   LocalShard* owner = nullptr;
   ApplyRequest* request = nullptr;
+  Completion* waiting = nullptr;  // refused for what this one does: answered once it is durable
 };
 
 // Erases a space's uploads and parts, one batch after the other.
@@ -73,7 +74,7 @@ Status LocalShard::admit(const ApplyRequest& request, const fb::MutationBatch& b
   return {};
 }
 
-Status LocalShard::check_preconditions(ApplyRequest& request) {
+Status LocalShard::check_preconditions(ApplyRequest& request, Pending*& cause) {
   for (size_t i = 0; i < request.preconditions.size(); ++i) {
     const Precondition& condition = request.preconditions[i];
     request.failed_index = static_cast<uint32_t>(i);
@@ -81,10 +82,12 @@ Status LocalShard::check_preconditions(ApplyRequest& request) {
     bool exists = false;
     std::string_view tag;
     uint64_t seq = 0;
+    cause = nullptr;
     if (const auto pending = pending_keys_.find(FullKey(condition.key).view());
         pending != pending_keys_.end()) {
       // Failed, and its completion waits in the run queue: what follows must not rely on it.
       if (const Status& fate = pending->second.last->result; !fate) return fate;
+      cause = pending->second.last;
       exists = pending->second.exists;
       tag = pending->second.tag;
       seq = pending->second.seq;
@@ -132,7 +135,16 @@ void LocalShard::apply(ApplyRequest& request) {
   const auto batch = verify_batch(bytes.view(), request.body.size());
   if (!batch) return refuse(batch.error());
   if (auto status = admit(request, **batch); !status) return refuse(status.error());
-  if (auto status = check_preconditions(request); !status) return refuse(status.error());
+  Pending* cause = nullptr;
+  if (auto status = check_preconditions(request, cause); !status) {
+    if (cause == nullptr) return refuse(status.error());
+    // The answer tells of a write that no reader can see yet, and that a crash could undo: it waits for that write.
+    if (waiting_applies_ >= kPendingAppliesMax) return refuse({Code::kBusy, "too many writes under way"});
+    ++waiting_applies_;
+    request.result = std::unexpected(std::move(status.error()));
+    request.next = std::exchange(cause->waiting, &request);
+    return;
+  }
 
   std::unique_ptr<Pending> owned;
   if (free_.empty()) {
@@ -149,6 +161,7 @@ void LocalShard::apply(ApplyRequest& request) {
   pending.mutations = request.mutations;
   pending.body = request.body;
   pending.lsn = 0;
+  pending.waiting = nullptr;
   pending.body_ref = {};
   pending.result = {};
   ++pending_applies_;
@@ -205,6 +218,12 @@ void LocalShard::finish(Pending& pending) {
     request.result = std::unexpected(pending.result.error());
   }
   run_queue_.post(request);
+  while (pending.waiting != nullptr) {
+    auto& refused = static_cast<ApplyRequest&>(*std::exchange(pending.waiting, pending.waiting->next));
+    if (!pending.result) refused.result = std::unexpected(pending.result.error());
+    run_queue_.post(refused);
+    --waiting_applies_;
+  }
   --pending_applies_;
   free_.emplace_back(&pending);
   if (!purges_.empty()) advance_waiting_purges();

@@ -47,7 +47,7 @@ class LocalShard final : public MetaShard {
  private:
   struct Pending;
   struct PendingKey {
-    const Pending* last = nullptr;  // the last batch that changes the key
+    Pending* last = nullptr;  // the last batch that changes the key
     bool exists = false;
     uint64_t seq = 0;
     std::string tag;
@@ -59,7 +59,8 @@ class LocalShard final : public MetaShard {
   struct Purge;
 
   Status admit(const ApplyRequest& request, const fb::MutationBatch& batch);
-  Status check_preconditions(ApplyRequest& request);
+  // On refusal `cause` is the batch under way that the refusal rests on, or null.
+  Status check_preconditions(ApplyRequest& request, Pending*& cause);
   static void appended(Completion& completion);
   void finish(Pending& pending);
   void advance(Purge& purge);
@@ -73,6 +74,7 @@ class LocalShard final : public MetaShard {
   RunQueue& run_queue_;
   bool stopping_ = false;
   size_t pending_applies_ = 0;
+  size_t waiting_applies_ = 0;  // refused, see Pending::waiting
   std::unordered_map<std::string, PendingKey, TextHash, std::equal_to<>> pending_keys_;
   // Puts under way, by space (tables kCurrent to kPart): seal and purge must see them.
   struct PendingSpace {

@@ -110,6 +110,30 @@ TEST_F(LocalShardTest, ReadersSeeOnlyWhatIsDurable) {
   EXPECT_EQ(tag(kA), "one");
 }
 
+// A refusal tells of the write that caused it. Before that is durable it would tell of a state that readers do not see,
+// and that a crash could undo.
+TEST_F(LocalShardTest, RefusalsWaitForTheirCause) {
+  put(kA, "one");
+  flush();
+  erase(kA);
+  Write& missing = put(kA, "two", {{Precondition::Kind::kExists, kA}});
+  run();
+  EXPECT_FALSE(missing.request->done);
+  EXPECT_EQ(tag(kA), "one");
+  flush();
+  EXPECT_TRUE(missing.request->done);
+  EXPECT_EQ(missing.code(), Code::kNotFound);
+  EXPECT_EQ(tag(kA), "-");
+
+  put(kA, "three");
+  Write& refused = put(kA, "four", {{Precondition::Kind::kAbsent, kA}});
+  lane_.flush(fail(Code::kIo, "the disk"));
+  run();
+  EXPECT_TRUE(refused.request->done);
+  EXPECT_EQ(refused.code(), Code::kIo);
+  EXPECT_EQ(tag(kA), "-");
+}
+
 TEST_F(LocalShardTest, PreconditionsSeePendingState) {
   put(kA, "one");
   Write& second = put(kA, "two", {{Precondition::Kind::kAbsent, kA}});
