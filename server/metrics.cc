@@ -234,6 +234,20 @@ std::vector<MetricFamily> Metrics::Collect() const {
       out.gauge("basalt_overlay_entries", "Index entries not checkpointed yet.",
                 get(engine.overlay_entries), label);
       out.gauge("basalt_overlay_bytes", "Their memory.", get(engine.overlay_bytes), label);
+      out.gauge("basalt_overlay_bytes_max", "Limit of basalt_overlay_bytes; beyond it writes wait.",
+                get(engine.overlay_bytes_max), label);
+      out.gauge("basalt_buffer_bytes", "Body buffers handed out (limits.buffer_bytes).",
+                get(engine.buffer_bytes), label);
+      out.gauge("basalt_io_in_flight", "File operations submitted and not ended.",
+                get(engine.io_in_flight), label);
+      out.gauge("basalt_index_file_bytes", "Index pages allocated, at the last checkpoint.",
+                get(engine.index_file_bytes), label);
+      out.gauge("basalt_index_used_bytes",
+                "Index pages that hold something, at the last checkpoint.",
+                get(engine.index_used_bytes), label);
+      out.gauge("basalt_index_reader_lag",
+                "Commits since the oldest read transaction of an index began.",
+                get(engine.index_reader_lag), label);
       out.counter("basalt_checkpoints_total", "Checkpoints committed.", get(engine.checkpoints),
                   label);
       out.counter("basalt_checkpoint_entries_total", "Entries they wrote.",

@@ -65,13 +65,14 @@ Status checkpoint_overlay(Index& index, const Overlay& overlay, const LogPositio
         BASALT_CHECK_OK(writer.grow_map());
         continue;
       }
-      if (status.error().code != Code::kNoSpace || entries_max == kCheckpointEntriesPerPartMin) return status;
+      if (status.error().code != Code::kNoSpace || entries_max == kCheckpointEntriesPerPartMin)
+        return status;
       entries_max = std::max(entries_max / 8, kCheckpointEntriesPerPartMin);
       continue;
     }
     for (const auto& [space, change] : writer.space_changes()) totals.add(space, change);
     if (last) {
-      writer.reserve();
+      writer.settle();
       return {};
     }
     at = part_end;

@@ -22,7 +22,8 @@ constexpr uint32_t kTickMsMax = 1'000;
 
 LocalCore::LocalCore(const Parts& parts, unsigned core, Io& io, RunQueue& run_queue,
                      BufferPool& buffers)
-    : parts_(parts), core_(core), run_queue_(run_queue) {
+    : parts_(parts), core_(core), run_queue_(run_queue), io_(io), buffers_(buffers) {
+  stats_.overlay_bytes_max = parts.options.overlay_bytes_max;
   event_fd_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   BASALT_CHECK(event_fd_ >= 0);
   lane_ = make_lane(parts_.files, core, io, run_queue, stats_);
@@ -128,6 +129,8 @@ void LocalCore::count_overlay() {
   }
   stats_.overlay_entries.store(entries, std::memory_order_relaxed);
   stats_.overlay_bytes.store(bytes, std::memory_order_relaxed);
+  stats_.buffer_bytes.store(buffers_.bytes_in_use(), std::memory_order_relaxed);
+  stats_.io_in_flight.store(io_.in_flight(), std::memory_order_relaxed);
 }
 
 bool LocalCore::checkpoint_wanted(const LogPosition& position) {
@@ -201,9 +204,11 @@ void LocalCore::write_frozen() {
 void LocalCore::end_checkpoint(Checkpointer::Outcome outcome) {
   checkpoint_ended_ns_ = parts_.clock.monotonic_ns();
   if (!outcome.status && outcome.status.error().code == Code::kNoSpace) {
-    // A full disk passes. What is frozen stays readable, and durable in the log, until the next try; deletes go on.
+    // A full disk passes. What is frozen stays readable, and durable in the log, until the next
+    // try; deletes go on.
     phase_ = Phase::kStalled;
-    log_warn("checkpoint waits for space", {{"core", core_}, {"error", outcome.status.error().detail}});
+    log_warn("checkpoint waits for space",
+             {{"core", core_}, {"error", outcome.status.error().detail}});
     return;
   }
   if (!outcome.status) {
@@ -218,6 +223,16 @@ void LocalCore::end_checkpoint(Checkpointer::Outcome outcome) {
   }
   phase_ = Phase::kIdle;
   checkpointed_lsn_ = outcome.position.lsn;
+  Index::Size size;
+  for (const unsigned shard : own_shards_) {
+    const Index::Size& one = parts_.states[shard]->index().size();
+    size.file_bytes += one.file_bytes;
+    size.used_bytes += one.used_bytes;
+    size.reader_lag = std::max(size.reader_lag, one.reader_lag);
+  }
+  stats_.index_file_bytes.store(size.file_bytes, std::memory_order_relaxed);
+  stats_.index_used_bytes.store(size.used_bytes, std::memory_order_relaxed);
+  stats_.index_reader_lag.store(size.reader_lag, std::memory_order_relaxed);
   std::vector<BlobRef> dropped;
   for (const unsigned shard : own_shards_) checkpointer_->bury(parts_.states[shard]->thaw(dropped));
   parts_.files.checkpointed(core_, outcome.position.lsn);

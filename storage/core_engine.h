@@ -75,6 +75,8 @@ class LocalCore final : public CoreEngine {
   const Parts parts_;
   const unsigned core_;
   RunQueue& run_queue_;
+  Io& io_;
+  BufferPool& buffers_;
   EngineStats stats_;
   int event_fd_ = -1;
   std::atomic<bool> woken_{false};

@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <map>
 #include <mutex>
 #include <set>
-#include <map>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -114,8 +114,9 @@ Status LocalEngine::open_indexes() {
   // in place of one that was lost would let everything it named be freed.
   const bool fresh =
       options_.platform != nullptr || (files.segments().empty() && !files.has_own_files());
-  const uint64_t reserve =
-      std::clamp<uint64_t>(std::min(kIndexReserveBytes, files_->space_use().disk_bytes / 64) / count, 256u << 10, 16u << 20);
+  const uint64_t reserve = std::clamp<uint64_t>(
+      std::min(kIndexReserveBytes, files_->space_use().disk_bytes / 64) / count, 256u << 10,
+      16u << 20);
   for (unsigned shard = 0; shard < count; ++shard) {
     struct stat info{};
     const std::string path = files_->shard_directory(shard) + "/data.mdb";

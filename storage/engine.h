@@ -1,9 +1,11 @@
-// Engine: the local storage engine of one data directory. Format: docs/on-disk-format.md. Design: docs/architecture.md.
+// Engine: the local storage engine of one data directory. Format: docs/on-disk-format.md. Design:
+// docs/architecture.md.
 //
-// One Engine a process, one CoreEngine a core. Threads of its own: a checkpointer per core, one maintenance thread
-// (segment preparation, garbage collection). Order of life: open() on the main thread (format if empty, lock, recover
-// all lanes, which makes every shard ready) -> attach() on each core's thread -> run -> CoreEngine::stop() on each core (waits
-// for its writes, last checkpoint) -> destroy CoreEngines on their threads -> destroy Engine.
+// One Engine a process, one CoreEngine a core. Threads of its own: a checkpointer per core, one
+// maintenance thread (segment preparation, garbage collection). Order of life: open() on the main
+// thread (format if empty, lock, recover all lanes, which makes every shard ready) -> attach() on
+// each core's thread -> run -> CoreEngine::stop() on each core (waits for its writes, last
+// checkpoint) -> destroy CoreEngines on their threads -> destroy Engine.
 #pragma once
 
 #include <atomic>
@@ -27,18 +29,19 @@ struct Platform;
 struct EngineOptions {
   std::string directory;
   unsigned core_count = 1;
-  unsigned shard_count_at_format = 8;           // power of two, at least core_count rounded up
-  uint64_t log_segment_bytes = 0;               // at format; 0 = by disk size: 1/256 of the file system, 8 to 256 MiB
+  unsigned shard_count_at_format = 8;  // power of two, at least core_count rounded up
+  uint64_t log_segment_bytes =
+      0;  // at format; 0 = by disk size: 1/256 of the file system, 8 to 256 MiB
   uint64_t bulk_segment_bytes = 0;              // at format; 0 = likewise
   uint64_t lmdb_map_bytes = uint64_t{1} << 40;  // address space only
   uint32_t checkpoint_entries = 100'000;        // a checkpoint starts at any of these three
   uint64_t checkpoint_log_bytes = 256u << 20;
   uint32_t checkpoint_interval_ms = 30'000;
-  uint64_t overlay_bytes_max = 256u << 20;      // per core; beyond it new batches wait
-  uint64_t own_file_bytes_min = 4u << 20;       // bodies from here on get a file of their own
-  double gc_live_ratio_max = 0.5;               // segments with less live data are collected
+  uint64_t overlay_bytes_max = 256u << 20;  // per core; beyond it new batches wait
+  uint64_t own_file_bytes_min = 4u << 20;   // bodies from here on get a file of their own
+  double gc_live_ratio_max = 0.5;           // segments with less live data are collected
   uint32_t gc_sealed_age_ms = 600'000;
-  uint32_t gc_interval_ms = 10'000;             // between two looks for segments to collect
+  uint32_t gc_interval_ms = 10'000;  // between two looks for segments to collect
   bool allow_network_filesystem = false;
   // Scrubs (storage/scrub.h): budget of one that was not told otherwise (0: none), and seconds between two of a kind
   // (0: only when asked).
@@ -56,6 +59,11 @@ struct EngineOptions {
 struct EngineStats {
   std::atomic<uint64_t> log_batches{0}, log_records{0}, log_bytes{0}, device_flushes{0};
   std::atomic<uint64_t> overlay_entries{0}, overlay_bytes{0};
+  // What is held now, and its limit; the other limits are constants, or settings.
+  std::atomic<uint64_t> overlay_bytes_max{0}, buffer_bytes{0}, io_in_flight{0};
+  // Of the core's shards, as of their last checkpoint. Lag: commits since the oldest read
+  // transaction began.
+  std::atomic<uint64_t> index_file_bytes{0}, index_used_bytes{0}, index_reader_lag{0};
   std::atomic<uint64_t> checkpoints{0}, checkpoint_entries{0}, checkpoint_ms_total{0};
   std::atomic<uint64_t> blob_writes{0}, blob_write_bytes{0}, blob_reads{0}, blob_read_bytes{0};
   std::atomic<uint64_t> corrupt_reads{0}, io_errors{0};
@@ -90,13 +98,14 @@ class Engine {
 
   virtual unsigned shard_count() const = 0;
   virtual uint64_t hash_seed() const = 0;  // of the data directory; for shard_of
-  virtual std::unique_ptr<CoreEngine> attach(unsigned core, Io& io, RunQueue& run_queue, BufferPool& buffers) = 0;
+  virtual std::unique_ptr<CoreEngine> attach(unsigned core, Io& io, RunQueue& run_queue,
+                                             BufferPool& buffers) = 0;
 
   // Any thread.
-  virtual bool healthy() const = 0;           // false once any write failed (P7)
+  virtual bool healthy() const = 0;  // false once any write failed (P7)
   virtual std::string health_text() const = 0;
   virtual SpaceUse space_use() const = 0;
-  virtual uint64_t space_bytes(uint64_t space) const = 0;    // counted at the last checkpoint
+  virtual uint64_t space_bytes(uint64_t space) const = 0;  // counted at the last checkpoint
   virtual uint64_t space_objects(uint64_t space) const = 0;
 
   // Scrub, snapshots, backup (storage/maintenance.h). nullptr: this engine has none.

@@ -1,6 +1,5 @@
 // What any thread asks of LocalFiles: accounting, health, supply of the cores.
 #include "storage/files_local.h"
-#include "storage/seeded_bugs.h"
 
 #include <fmt/core.h>
 #include <sys/mman.h>
@@ -9,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "storage/seeded_bugs.h"
 
 namespace basalt::storage {
 
@@ -29,10 +29,13 @@ std::string LocalFiles::shard_directory(unsigned shard) const {
 
 std::string LocalFiles::path_of(FileKind kind, uint32_t number) {
   switch (kind) {
-    case FileKind::kLog: return fmt::format("log/{:08x}", number);
-    case FileKind::kBulk: return fmt::format("bulk/{:08x}", number);
+    case FileKind::kLog:
+      return fmt::format("log/{:08x}", number);
+    case FileKind::kBulk:
+      return fmt::format("bulk/{:08x}", number);
     // Neighbours share a directory, so that one sync covers a handful of new files.
-    case FileKind::kOwn: return fmt::format("blob/{:02x}/{:08x}", (number >> 8) & 0xff, number);
+    case FileKind::kOwn:
+      return fmt::format("blob/{:02x}/{:08x}", (number >> 8) & 0xff, number);
   }
   return {};
 }
@@ -80,7 +83,8 @@ void LocalFiles::add_live(const BlobRef& blob) {
       return;
     }
   }
-  log_error("a record names a file that is missing", {{"file", blob.file}, {"length", blob.length}});
+  log_error("a record names a file that is missing",
+            {{"file", blob.file}, {"length", blob.length}});
 }
 
 void LocalFiles::release(std::span<const BlobRef> blobs) {
@@ -91,10 +95,12 @@ void LocalFiles::release(std::span<const BlobRef> blobs) {
     auto kind = static_cast<BlobKind>(blob.kind);
     if (kind == BlobKind::kLog || kind == BlobKind::kBulk) {
       SegmentEntry* entry = find_segment(blob.file);
-      if (entry == nullptr || entry->generation.load(std::memory_order_relaxed) != blob.generation) continue;
+      if (entry == nullptr || entry->generation.load(std::memory_order_relaxed) != blob.generation)
+        continue;
       // The stamp first: whoever sees the live bytes at zero sees it too.
       uint64_t seen = entry->release_stamp.load(std::memory_order_relaxed);
-      while (seen < stamp && !entry->release_stamp.compare_exchange_weak(seen, stamp, std::memory_order_release)) {
+      while (seen < stamp &&
+             !entry->release_stamp.compare_exchange_weak(seen, stamp, std::memory_order_release)) {
       }
       int64_t length = static_cast<int64_t>(blob.length);
       emptied |= entry->live.fetch_sub(length, std::memory_order_acq_rel) <= length;
@@ -153,7 +159,8 @@ void LocalFiles::drop_orphans() {
 void LocalFiles::checkpointed(unsigned lane, uint64_t lsn) {
   if (lane >= core_count_) return;
   uint64_t seen = checkpointed_[lane].load(std::memory_order_relaxed);
-  while (seen < lsn && !checkpointed_[lane].compare_exchange_weak(seen, lsn, std::memory_order_release)) {
+  while (seen < lsn &&
+         !checkpointed_[lane].compare_exchange_weak(seen, lsn, std::memory_order_release)) {
   }
   std::unique_lock lock(mutex_);
   reclaim_due_ = true;
@@ -164,14 +171,17 @@ bool LocalFiles::is_reclaimable(const SegmentEntry& entry) const {
   if (entry.state != SegmentEntry::State::kSealed) return false;
   if (entry.foreign && !recovered_) return false;
   if (entry.kind == FileKind::kLog && !seeded::kEarlyRecycle) {
-    bool applied = entry.foreign ? replay_finished_ : checkpointed_lsn(entry.lane) >= entry.last_lsn;
+    bool applied =
+        entry.foreign ? replay_finished_ : checkpointed_lsn(entry.lane) >= entry.last_lsn;
     if (!applied) return false;
   }
-  return entry.live.load(std::memory_order_acquire) <= 0 && entry.pins.load(std::memory_order_acquire) == 0 &&
+  return entry.live.load(std::memory_order_acquire) <= 0 &&
+         entry.pins.load(std::memory_order_acquire) == 0 &&
          guards_.passed(entry.release_stamp.load(std::memory_order_acquire));
 }
 
-std::vector<Files::Victim> LocalFiles::victims(double live_ratio_max, uint32_t sealed_age_ms, size_t count_max) {
+std::vector<Files::Victim> LocalFiles::victims(double live_ratio_max, uint32_t sealed_age_ms,
+                                               size_t count_max) {
   struct Rated {
     Victim victim;
     double ratio;
@@ -185,16 +195,19 @@ std::vector<Files::Victim> LocalFiles::victims(double live_ratio_max, uint32_t s
       if (entry->state != SegmentEntry::State::kSealed) continue;
       if (!entry->foreign && now_ms - entry->sealed_ms < sealed_age_ms) continue;
       if (entry->kind == FileKind::kLog) {
-        bool applied = entry->foreign ? replay_finished_ : checkpointed_lsn(entry->lane) >= entry->last_lsn;
+        bool applied =
+            entry->foreign ? replay_finished_ : checkpointed_lsn(entry->lane) >= entry->last_lsn;
         if (!applied) continue;
       }
       int64_t live = entry->live.load(std::memory_order_relaxed);
       if (live <= 0) continue;  // empties by itself
-      double ratio = static_cast<double>(live) / static_cast<double>(std::max<uint64_t>(entry->size_bytes, 1));
+      double ratio =
+          static_cast<double>(live) / static_cast<double>(std::max<uint64_t>(entry->size_bytes, 1));
       if (ratio < live_ratio_max) rated.push_back({{entry->number, entry->kind, live}, ratio});
     }
   }
-  std::sort(rated.begin(), rated.end(), [](const Rated& a, const Rated& b) { return a.ratio < b.ratio; });
+  std::sort(rated.begin(), rated.end(),
+            [](const Rated& a, const Rated& b) { return a.ratio < b.ratio; });
   if (rated.size() > count_max) rated.resize(count_max);
   std::vector<Victim> result;
   for (const Rated& one : rated) result.push_back(one.victim);
@@ -207,7 +220,8 @@ SpaceUse LocalFiles::space_use() const {
   for (auto& entry : segments_) {
     if (entry->state == SegmentEntry::State::kGone) continue;
     ++(entry->kind == FileKind::kLog ? use.log_segments : use.bulk_segments);
-    use.segment_live_bytes += static_cast<uint64_t>(std::max<int64_t>(0, entry->live.load(std::memory_order_relaxed)));
+    use.segment_live_bytes +=
+        static_cast<uint64_t>(std::max<int64_t>(0, entry->live.load(std::memory_order_relaxed)));
   }
   for (auto& [number, entry] : own_files_) use.own_files += entry.live > 0;
   use.disk_bytes = disk_bytes_;
@@ -312,7 +326,8 @@ void LocalFiles::run_poke(Completion& completion) {
   if (core.blobs != nullptr) core.blobs->space_changed();
 }
 
-// In the simulation: what is ready counts as not ready, and the core hears of it in its next turn. mutex_ held.
+// In the simulation: what is ready counts as not ready, and the core hears of it in its next turn.
+// mutex_ held.
 bool LocalFiles::postpone(Core& core) {
   if (!platform_.happens(Chaos::Point::kSegmentNotReady)) return false;
   poke_locked(core);
@@ -432,7 +447,9 @@ std::vector<LocalFiles::LogFile> LocalFiles::log_files() const {
   std::vector<LogFile> list;
   std::unique_lock lock(mutex_);
   for (auto& entry : segments_) {
-    if (entry->kind != FileKind::kLog || !entry->foreign || entry->state == SegmentEntry::State::kGone) continue;
+    if (entry->kind != FileKind::kLog || !entry->foreign ||
+        entry->state == SegmentEntry::State::kGone)
+      continue;
     LogFile file;
     file.number = entry->number;
     file.damaged = entry->state == SegmentEntry::State::kDamaged;

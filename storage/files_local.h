@@ -1,11 +1,13 @@
 // LocalFiles: the one implementation of Files, with what Lane and BlobStore need of it besides.
 //
-// All that blocks (create, fallocate, fsync, unlink, zero-filling) is done by one maintenance thread. A core asks for a
-// segment or an own file; if none is ready it gets "not yet" and SpaceClient::space_changed() is called on its thread
-// when that has changed. Cores never wait for the thread.
+// All that blocks (create, fallocate, fsync, unlink, zero-filling) is done by one maintenance
+// thread. A core asks for a segment or an own file; if none is ready it gets "not yet" and
+// SpaceClient::space_changed() is called on its thread when that has changed. Cores never wait for
+// the thread.
 //
-// Locks: `mutex_` is held for look-ups and state changes only, never across a system call that may block. Live bytes
-// of segments are atomics found without a lock, because every record with a body in the log counts there.
+// Locks: `mutex_` is held for look-ups and state changes only, never across a system call that may
+// block. Live bytes of segments are atomics found without a lock, because every record with a body
+// in the log counts there.
 #pragma once
 
 #include <array>
@@ -29,21 +31,24 @@
 
 namespace basalt::storage {
 
-// Emptied segments kept for reuse, of each kind; more are unlinked, so that the file system gets the space.
+// Emptied segments kept for reuse, of each kind; more are unlinked, so that the file system gets
+// the space.
 constexpr size_t kSpareSegmentsMax = 1;
-// Log segments are also made ahead of need, so that deletes find a place on a full disk: one for each core and one more,
-// in these bounds (a segment has 1/256 of a small disk).
+// Log segments are also made ahead of need, so that deletes find a place on a full disk: one for
+// each core and one more, in these bounds (a segment has 1/256 of a small disk).
 constexpr size_t kSpareLogSegmentsMin = 2;
 constexpr size_t kSpareLogSegmentsMax = 4;
-// Zeros are written at most so far before the log's end (less at the start of a segment: an idle server stays small).
+// Zeros are written at most so far before the log's end (less at the start of a segment: an idle
+// server stays small).
 constexpr uint64_t kZeroAheadBytesMax = 32u << 20;
 constexpr uint64_t kZeroAheadBytesMin = 4u << 20;
 constexpr uint64_t kZeroStepBytes = 4u << 20;
 // Own files kept ready per core once large bodies arrive.
 constexpr unsigned kOwnFilesReadyMax = 8;
 
-// A segment's life: raw (emptied, contents worthless) -> prepared (new header on disk) -> active -> sealed -> raw ...
-// Never deleted while LocalFiles lives, so that a pointer to it stays good without a lock.
+// A segment's life: raw (emptied, contents worthless) -> prepared (new header on disk) -> active ->
+// sealed -> raw ... Never deleted while LocalFiles lives, so that a pointer to it stays good
+// without a lock.
 struct SegmentEntry {
   enum class State : uint8_t {
     kRaw,
@@ -82,10 +87,11 @@ struct LogSegment {
   uint64_t size = 0;
   std::atomic<uint64_t> position{0};  // the lane's; where the next batch goes
 
-  // May [offset, end) be written now? Yes where zeros already are, and where nobody is just writing them. A write
-  // into space that was only fallocated is as durable but costs the device a second flush; waiting for zeros that
-  // the maintenance thread has not begun would cost more than that, so such space is taken over from it.
-  // No: the maintenance thread is zeroing there at this moment; space_changed() follows.
+  // May [offset, end) be written now? Yes where zeros already are, and where nobody is just writing
+  // them. A write into space that was only fallocated is as durable but costs the device a second
+  // flush; waiting for zeros that the maintenance thread has not begun would cost more than that,
+  // so such space is taken over from it. No: the maintenance thread is zeroing there at this
+  // moment; space_changed() follows.
   bool claim(uint64_t end);
   // For the maintenance thread: the next range to zero, empty if it is far enough ahead.
   struct Range {
@@ -95,7 +101,8 @@ struct LogSegment {
   bool end_zeroing(bool done);  // true: the lane waits
 
   std::mutex mutex;
-  uint64_t zeroed_to = 0;  // below it every block was written since the file was created, or belongs to the lane
+  uint64_t zeroed_to =
+      0;  // below it every block was written since the file was created, or belongs to the lane
   bool zeroing = false;
   uint64_t zeroing_to = 0;
   bool lane_waits = false;
@@ -126,7 +133,8 @@ class LocalFiles final : public Files {
  public:
   LocalFiles(const EngineOptions& options, UniqueFd directory, UniqueFd lock);
   ~LocalFiles() override;
-  Status start();  // reads or makes the superblock, raises the epoch, lists files, starts the thread
+  Status
+  start();  // reads or makes the superblock, raises the epoch, lists files, starts the thread
 
   // --- Files
   const Platform& platform() const override { return platform_; }
@@ -138,7 +146,8 @@ class LocalFiles final : public Files {
   void drop_orphans() override;
   std::unique_ptr<ReadGuard> guard(unsigned core) override { return guards_.take(core); }
   void checkpointed(unsigned lane, uint64_t lsn) override;
-  std::vector<Victim> victims(double live_ratio_max, uint32_t sealed_age_ms, size_t count_max) override;
+  std::vector<Victim> victims(double live_ratio_max, uint32_t sealed_age_ms,
+                              size_t count_max) override;
   SpaceUse space_use() const override;
   bool room_to_collect() const override;
   bool below_low_water() const override { return below_low_water_.load(std::memory_order_relaxed); }
@@ -149,7 +158,8 @@ class LocalFiles final : public Files {
   // --- For the cores: thread of the core. `lane` and `blobs` of one core share one Io.
   enum class Role : uint8_t { kLane, kBlobs };
   void attach(unsigned core, Role role, Io& io, SpaceClient& client);
-  // The last LSN of the core's lane in this epoch: a second lane of the same core goes on behind the first.
+  // The last LSN of the core's lane in this epoch: a second lane of the same core goes on behind
+  // the first.
   uint64_t last_lsn(unsigned core) const;
   void set_last_lsn(unsigned core, uint64_t lsn);
   void detach(unsigned core, Role role);
@@ -172,7 +182,9 @@ class LocalFiles final : public Files {
   // Ends the writer's hold on an own file. Without live bytes it is unlinked.
   void end_own_file(OwnFile file);
 
-  uint64_t checkpointed_lsn(unsigned lane) const { return checkpointed_[lane].load(std::memory_order_acquire); }
+  uint64_t checkpointed_lsn(unsigned lane) const {
+    return checkpointed_[lane].load(std::memory_order_acquire);
+  }
   GuardEpochs& guards() { return guards_; }
   int directory_fd() const { return directory_.get(); }
   Disk& disk() const { return disk_; }

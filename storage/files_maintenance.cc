@@ -1,5 +1,6 @@
-// The maintenance thread: everything that blocks and is not on anybody's way. Prepares segments and own files, writes
-// zeros ahead of the lanes, recycles emptied segments, unlinks own files, watches free space.
+// The maintenance thread: everything that blocks and is not on anybody's way. Prepares segments and
+// own files, writes zeros ahead of the lanes, recycles emptied segments, unlinks own files, watches
+// free space.
 #include <algorithm>
 #include <cstdlib>
 
@@ -11,8 +12,9 @@ namespace basalt::storage {
 namespace {
 
 constexpr uint32_t kIdlePeriodMs = 100;
-// Below max(64 MiB + two log segments, 2 %) of free space writes are refused, so that erases, checkpoints and
-// collection always have room; a share of small disks only (48 MiB of 1 GiB), bounded on huge ones.
+// Below max(64 MiB + two log segments, 2 %) of free space writes are refused, so that erases,
+// checkpoints and collection always have room; a share of small disks only (48 MiB of 1 GiB),
+// bounded on huge ones.
 constexpr uint64_t kLowWaterBytesMin = 64u << 20;
 constexpr uint64_t kLowWaterBytesMax = uint64_t{32} << 30;
 
@@ -27,8 +29,8 @@ uint32_t new_generation(Random& random, uint32_t old) {
   }
 }
 
-// Where the first block lies that was never written: the file system converts unwritten extents at the first write,
-// so it knows. Everything before may be written with one flush.
+// Where the first block lies that was never written: the file system converts unwritten extents at
+// the first write, so it knows. Everything before may be written with one flush.
 uint64_t first_hole(const UniqueFd& fd, uint64_t size) {
   const int64_t hole = fd.disk().seek(fd.get(), kSegmentDataOffset, SEEK_HOLE);
   if (hole < 0) return kSegmentDataOffset;
@@ -53,11 +55,12 @@ uint32_t LocalFiles::maintain() {
   return kIdlePeriodMs;
 }
 
-// An error of the device ends writing; a full disk or table of descriptors is reported to who waits, and the next
-// request tries again.
+// An error of the device ends writing; a full disk or table of descriptors is reported to who
+// waits, and the next request tries again.
 void LocalFiles::note_failure(const Error& error, const char* what) {
   if (error.code == Code::kNoSpace || error.code == Code::kBusy) {
-    log_warn(error.code == Code::kBusy ? "no file descriptor" : "no space", {{"for", what}, {"detail", error.detail}});
+    log_warn(error.code == Code::kBusy ? "no file descriptor" : "no space",
+             {{"for", what}, {"detail", error.detail}});
   } else {
     poison(std::string(what) + ": " + error.detail);
   }
@@ -90,7 +93,8 @@ bool LocalFiles::supply_cores() {
       if (std::exchange(slot.needed, false)) poke_locked(core);
     };
     if (log) supply(core.log, [this](unsigned n) { return prepare_log(n); }, "prepare log segment");
-    if (bulk) supply(core.bulk, [this](unsigned n) { return prepare_bulk(n); }, "prepare bulk segment");
+    if (bulk)
+      supply(core.bulk, [this](unsigned n) { return prepare_bulk(n); }, "prepare bulk segment");
     if (own > 0) {
       Status made = make_own_files(number, own);
       if (!made) note_failure(made.error(), "create own file");
@@ -98,7 +102,8 @@ bool LocalFiles::supply_cores() {
       if (made) {
         did = true;
       } else {
-        core.own_target = static_cast<unsigned>(core.own_ready.size());  // not again until somebody asks
+        core.own_target =
+            static_cast<unsigned>(core.own_ready.size());  // not again until somebody asks
         if (core.own_needed && core.own_ready.empty()) core.own_error = made.error();
       }
       if (std::exchange(core.own_needed, false)) poke_locked(core);
@@ -118,8 +123,10 @@ bool LocalFiles::zero_ahead() {
     if (segment == nullptr || !healthy()) continue;
     LogSegment::Range range = segment->begin_zeroing();
     if (range.begin == range.end) continue;
-    Status written = write_at(segment->fd, Bytes(zeros_, range.end - range.begin), range.begin, "zero log segment");
-    // Synced here, so that the journal commit for the converted extents is not left to the lane's next batch.
+    Status written = write_at(segment->fd, Bytes(zeros_, range.end - range.begin), range.begin,
+                              "zero log segment");
+    // Synced here, so that the journal commit for the converted extents is not left to the lane's
+    // next batch.
     if (written) written = sync_file(segment->fd, "sync log segment");
     if (!written && written.error().code != Code::kNoSpace) poison(written.error().detail);
     bool lane_waits = segment->end_zeroing(written.has_value());
@@ -150,17 +157,20 @@ Result<UniqueFd> LocalFiles::open_direct(const std::string& path, int flags) {
 
 void LocalFiles::remove_file(FileKind kind, uint32_t number) {
   std::string path = path_of(kind, number);
-  // Cores keep descriptors for reading in a cache; truncating gives the space back now and not when those go.
+  // Cores keep descriptors for reading in a cache; truncating gives the space back now and not when
+  // those go.
   UniqueFd fd(disk_, disk_.open(directory_.get(), path.c_str(), O_WRONLY));
   if (fd && disk_.truncate(fd.get(), 0) != 0) log_warn("cannot truncate", {{"file", path}});
-  if (const int removed = disk_.unlink(directory_.get(), path.c_str()); removed != 0 && removed != -ENOENT) {
+  if (const int removed = disk_.unlink(directory_.get(), path.c_str());
+      removed != 0 && removed != -ENOENT) {
     log_warn("cannot remove", {{"file", path}, {"errno", -removed}});
   }
 }
 
 Result<SegmentEntry*> LocalFiles::create_segment(FileKind kind, UniqueFd& fd) {
   BASALT_TRY(number, take_number());
-  uint64_t size = kind == FileKind::kLog ? superblock_.log_segment_bytes : superblock_.bulk_segment_bytes;
+  uint64_t size =
+      kind == FileKind::kLog ? superblock_.log_segment_bytes : superblock_.bulk_segment_bytes;
   std::string path = path_of(kind, number);
   auto create = [&]() -> Status {
     BASALT_TRY(file, open_direct(path, O_RDWR | O_CREAT | O_EXCL));
@@ -209,7 +219,8 @@ Result<SegmentEntry*> LocalFiles::raw_segment(FileKind kind, UniqueFd& fd) {
   return entry;
 }
 
-// The first copy, synced, then the second: a segment in reuse always has a valid header, old or new.
+// The first copy, synced, then the second: a segment in reuse always has a valid header, old or
+// new.
 Status LocalFiles::write_header(SegmentEntry& entry, const UniqueFd& fd, bool fresh) {
   SegmentHeader header;
   header.uuid = superblock_.uuid;
@@ -221,12 +232,14 @@ Status LocalFiles::write_header(SegmentEntry& entry, const UniqueFd& fd, bool fr
   header.epoch = entry.epoch;
   header.sequence = entry.sequence;
   header.size_bytes = entry.size_bytes;
-  std::unique_ptr<uint8_t, FreeDeleter> block(static_cast<uint8_t*>(std::aligned_alloc(kBlockBytes, kBlockBytes)));
+  std::unique_ptr<uint8_t, FreeDeleter> block(
+      static_cast<uint8_t*>(std::aligned_alloc(kBlockBytes, kBlockBytes)));
   BASALT_CHECK(block != nullptr);
   encode_segment_header(header, MutableBytes(block.get(), kBlockBytes));
   BASALT_CHECK_OK(write_at(fd, Bytes(block.get(), kBlockBytes), 0, "write segment header"));
   if (!fresh) BASALT_CHECK_OK(sync_file(fd, "sync segment header"));
-  BASALT_CHECK_OK(write_at(fd, Bytes(block.get(), kBlockBytes), kBlockBytes, "write segment header"));
+  BASALT_CHECK_OK(
+      write_at(fd, Bytes(block.get(), kBlockBytes), kBlockBytes, "write segment header"));
   return sync_file(fd, "sync segment header");
 }
 
@@ -288,14 +301,16 @@ bool LocalFiles::reclaim_segments() {
     for (auto& entry : segments_) {
       if (!is_reclaimable(*entry)) {
         // Emptied, but a reader or writer still holds it: look again, nobody will tell us.
-        blocked |= entry->state == SegmentEntry::State::kSealed && entry->live.load(std::memory_order_relaxed) <= 0;
+        blocked |= entry->state == SegmentEntry::State::kSealed &&
+                   entry->live.load(std::memory_order_relaxed) <= 0;
         continue;
       }
       auto& raw = entry->kind == FileKind::kLog ? raw_log_ : raw_bulk_;
-      uint64_t size = entry->kind == FileKind::kLog ? superblock_.log_segment_bytes : superblock_.bulk_segment_bytes;
+      uint64_t size = entry->kind == FileKind::kLog ? superblock_.log_segment_bytes
+                                                    : superblock_.bulk_segment_bytes;
       entry->live.store(0, std::memory_order_relaxed);
       size_t spares = entry->kind == FileKind::kLog ? spare_log_segments() : kSpareSegmentsMax;
-      if (raw.size() < spares && entry->size_bytes == size) {
+      if (raw.size() < spares && entry->size_bytes == size && entry->generation != 0) {
         entry->state = SegmentEntry::State::kRaw;
         raw.push_back(entry.get());
       } else {
@@ -313,8 +328,10 @@ bool LocalFiles::reclaim_segments() {
 bool LocalFiles::keep_spares() {
   {
     std::unique_lock lock(mutex_);
-    bool attached = std::any_of(cores_.begin(), cores_.end(), [](auto& core) { return core->io != nullptr; });
-    if (!attached || !recovered_ || !replay_finished_ || !healthy() || below_low_water() || stopping_) return false;
+    bool attached =
+        std::any_of(cores_.begin(), cores_.end(), [](auto& core) { return core->io != nullptr; });
+    if (!attached || !recovered_ || !replay_finished_ || !healthy() || below_low_water())
+      return false;
     if (raw_log_.size() >= spare_log_segments()) return false;
     if (disk_free_bytes_ < low_water_bytes_ + 2 * superblock_.log_segment_bytes) return false;
   }
@@ -324,9 +341,23 @@ bool LocalFiles::keep_spares() {
     note_failure(entry.error(), "prepare spare log segment");
     return false;
   }
+  // A header of no epoch: there is nothing in it to replay, and nothing is damaged.
+  SegmentEntry& spare = **entry;
+  {
+    std::unique_lock lock(mutex_);
+    spare.generation = new_generation(*platform_.random, 0);
+  }
+  Status written = write_header(spare, fd, true);
   std::unique_lock lock(mutex_);
-  raw_log_.push_back(*entry);
-  return true;
+  if (written) {
+    raw_log_.push_back(&spare);
+    return true;
+  }
+  spare.state = SegmentEntry::State::kGone;
+  lock.unlock();
+  remove_file(FileKind::kLog, spare.number);
+  note_failure(written.error(), "prepare spare log segment");
+  return false;
 }
 
 // --- Own files
@@ -341,7 +372,8 @@ Status LocalFiles::make_own_files(unsigned number, unsigned count) {
       std::string path = path_of(FileKind::kOwn, file_number);
       std::string directory = path.substr(0, path.rfind('/'));
       BASALT_TRY(blob, open_at(disk_, directory_.get(), "blob", O_RDONLY | O_DIRECTORY));
-      BASALT_CHECK_OK(make_directory(disk_, blob.get(), directory.substr(directory.rfind('/') + 1).c_str()));
+      BASALT_CHECK_OK(
+          make_directory(disk_, blob.get(), directory.substr(directory.rfind('/') + 1).c_str()));
       BASALT_TRY(file, open_direct(path, O_RDWR | O_CREAT | O_EXCL));
       made.push_back({file_number, std::move(file)});
       if (directories.empty() || directories.back() != directory) directories.push_back(directory);
@@ -367,8 +399,8 @@ Status LocalFiles::make_own_files(unsigned number, unsigned count) {
 }
 
 bool LocalFiles::unlink_own_files() {
-  // A log write that failed may be on the disk all the same, and name a file whose writer gave it back: the restart
-  // finds out what is true, and until then nothing goes.
+  // A log write that failed may be on the disk all the same, and name a file whose writer gave it
+  // back: the restart finds out what is true, and until then nothing goes.
   if (!healthy()) return false;
   std::vector<uint32_t> numbers;
   {
@@ -412,7 +444,8 @@ void LocalFiles::refresh_space() {
   if (below != below_low_water_.exchange(below, std::memory_order_relaxed)) {
     lock.unlock();
     if (below) {
-      log_warn("free space is below the low-water mark; writes are refused", {{"low_water_bytes", low_water}});
+      log_warn("free space is below the low-water mark; writes are refused",
+               {{"low_water_bytes", low_water}});
     } else {
       log_info("free space is above the low-water mark again");
     }

@@ -341,7 +341,8 @@ bool GarbageCollector::begin_pass() {
   const uint64_t now = now_ms();
   const bool low_water = files_.below_low_water();
   if (low_water && !files_.room_to_collect()) return false;
-  const double ratio = low_water ? std::max(live_ratio_max_, kGarbageLowWaterRatio) : live_ratio_max_;
+  const double ratio =
+      low_water ? std::max(live_ratio_max_, kGarbageLowWaterRatio) : live_ratio_max_;
   const size_t victims_max = low_water ? kGarbageLowWaterVictims : kVictimsPerPassMax;
   std::erase_if(revisit_after_ms_, [now](const auto& entry) { return entry.second <= now; });
   auto chosen = std::make_shared<FileSet>();
@@ -389,7 +390,8 @@ std::optional<uint32_t> GarbageCollector::step() {
   if (hooks_.outstanding() != 0) return kWaitMs;
   for (const uint32_t file : *pass.victims) {
     revisit_after_ms_[file] =
-        now_ms() + (pass.low_water ? kGarbageLowWaterRevisitMs : uint64_t{kGarbageRevisitIntervals} * interval_ms_);
+        now_ms() + (pass.low_water ? kGarbageLowWaterRevisitMs
+                                   : uint64_t{kGarbageRevisitIntervals} * interval_ms_);
   }
   if (pass.offered != 0) hooks_.request_checkpoints();
   log_info("garbage collection pass",

@@ -50,8 +50,9 @@ constexpr uint32_t kGarbageLowWaterIntervalMs = 1'000;
 // A segment that was emptied needs a checkpoint before it counts as empty; it is not looked at
 // again before so many intervals have passed.
 constexpr uint32_t kGarbageRevisitIntervals = 6;
-// Below the low-water mark space matters more than the work for it: fuller segments are collected, young ones too, sooner
-// again; but few at a time, because the copies need room before the originals give theirs back.
+// Below the low-water mark space matters more than the work for it: fuller segments are collected,
+// young ones too, sooner again; but few at a time, because the copies need room before the
+// originals give theirs back.
 constexpr double kGarbageLowWaterRatio = 0.8;
 constexpr size_t kGarbageLowWaterVictims = 2;
 constexpr uint32_t kGarbageLowWaterRevisitMs = 5'000;

@@ -6,7 +6,9 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <mutex>
 
@@ -160,8 +162,9 @@ Status Index::open_environment() {
   if (::mkdir(options_.directory.c_str(), 0700) != 0 && errno != EEXIST) {
     return fail_errno(errno, "mkdir " + options_.directory);
   }
-  // LMDB maps its lock file sparse: a reader slot first used on a full disk would end the process with SIGBUS. Before
-  // LMDB opens it, because closing any descriptor of it later would drop LMDB's lock. Best effort, like reserve().
+  // LMDB maps its lock file sparse: a reader slot first used on a full disk would end the process
+  // with SIGBUS. Before LMDB opens it, because closing any descriptor of it later would drop LMDB's
+  // lock. Best effort, like reserve().
   const std::string lock_file = options_.directory + "/lock.mdb";
   if (const int fd = ::open(lock_file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600); fd >= 0) {
     [[maybe_unused]] const int result = ::fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, kLockFileBytes);
@@ -311,17 +314,54 @@ void Index::reserve() {
   MDB_envinfo info;
   MDB_stat stat;
   mdb_filehandle_t fd = -1;
-  if (mdb_env_info(env_, &info) != 0 || mdb_env_stat(env_, &stat) != 0 || mdb_env_get_fd(env_, &fd) != 0) return;
+  if (mdb_env_info(env_, &info) != 0 || mdb_env_stat(env_, &stat) != 0 ||
+      mdb_env_get_fd(env_, &fd) != 0)
+    return;
   const uint64_t end = (info.me_last_pgno + 1) * stat.ms_psize;
   if (end + options_.reserve_bytes / 2 <= reserved_to_) return;
   // Behind the end of the file, so that its size stays what LMDB made it.
-  if (::fallocate(fd, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(end), static_cast<off_t>(options_.reserve_bytes)) == 0) {
+  if (::fallocate(fd, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(end),
+                  static_cast<off_t>(options_.reserve_bytes)) == 0) {
     reserved_to_ = end + options_.reserve_bytes;
   }
 }
 
-// LMDB takes the short write that a full disk gives for EIO. Doing such a transaction again is safe, unlike a failed flush:
-// it was aborted, and a new one writes every page of its own.
+void Index::measure() {
+  MDB_envinfo info;
+  MDB_stat stat;
+  if (mdb_env_info(env_, &info) != 0 || mdb_env_stat(env_, &stat) != 0) return;
+  Size size{.file_bytes = (info.me_last_pgno + 1) * stat.ms_psize};
+  // LMDB tells of its readers as text only: "pid thread txnid", and "-" for a slot without a
+  // transaction.
+  struct Oldest {
+    uint64_t txnid = UINT64_MAX;
+  } oldest;
+  mdb_reader_list(
+      env_,
+      [](const char* line, void* context) {
+        unsigned long long pid, thread, txnid;
+        auto& found = *static_cast<Oldest*>(context);
+        if (std::sscanf(line, "%llu %llx %llu", &pid, &thread, &txnid) == 3)
+          found.txnid = std::min<uint64_t>(found.txnid, txnid);
+        return 0;
+      },
+      &oldest);
+  if (oldest.txnid < info.me_last_txnid) size.reader_lag = info.me_last_txnid - oldest.txnid;
+  MDB_txn* txn = nullptr;
+  if (mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn) != 0) return;
+  const auto add = [&](MDB_dbi dbi) {
+    if (mdb_stat(txn, dbi, &stat) != 0) return;
+    size.used_bytes +=
+        (stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages) * stat.ms_psize;
+  };
+  for (const MDB_dbi dbi : tables_) add(dbi);
+  for (const MDB_dbi dbi : {sys_, seg_, cnt_}) add(dbi);
+  mdb_txn_abort(txn);
+  size_ = size;
+}
+
+// LMDB takes the short write that a full disk gives for EIO. Doing such a transaction again is
+// safe, unlike a failed flush: it was aborted, and a new one writes every page of its own.
 bool Index::disk_is_full() const {
   mdb_filehandle_t fd = -1;
   struct statvfs info{};
@@ -347,13 +387,14 @@ Status Index::open_for_reading() {
   MDB_env* env = nullptr;
   MDB_txn* txn = nullptr;
   const uint64_t bytes = map_bytes();
-  // Without LMDB's lock file: nobody writes any more, and the data directory has a lock of its own. (Closing a second
-  // descriptor of the lock file would drop the first one's lock.)
+  // Without LMDB's lock file: nobody writes any more, and the data directory has a lock of its own.
+  // (Closing a second descriptor of the lock file would drop the first one's lock.)
   int code = mdb_env_create(&env);
   if (code == 0) code = mdb_env_set_maxdbs(env, kTableCount + 3);
   if (code == 0) code = mdb_env_set_mapsize(env, bytes);
   if (code == 0) {
-    code = mdb_env_open(env, options_.directory.c_str(), MDB_RDONLY | MDB_NOLOCK | MDB_NOTLS | MDB_NORDAHEAD, 0600);
+    code = mdb_env_open(env, options_.directory.c_str(),
+                        MDB_RDONLY | MDB_NOLOCK | MDB_NOTLS | MDB_NORDAHEAD, 0600);
   }
   if (code == 0) code = mdb_txn_begin(env, nullptr, MDB_RDONLY, &txn);
   for (size_t table = 0; table < kTableCount && code == 0; ++table) {
@@ -409,7 +450,8 @@ int IndexReader::begin_transaction() {
     if (txn_ != nullptr) mdb_txn_abort(std::exchange(txn_, nullptr));
     env_ = env;
   }
-  const int code = txn_ == nullptr ? mdb_txn_begin(env, nullptr, MDB_RDONLY, &txn_) : mdb_txn_renew(txn_);
+  const int code =
+      txn_ == nullptr ? mdb_txn_begin(env, nullptr, MDB_RDONLY, &txn_) : mdb_txn_renew(txn_);
   if (code != 0 && txn_ != nullptr) mdb_txn_reset(txn_);
   return code;
 }
@@ -681,6 +723,9 @@ void IndexWriter::abort() {
 
 Status IndexWriter::grow_map() { return index_.grow(); }
 
-void IndexWriter::reserve() { index_.reserve(); }
+void IndexWriter::settle() {
+  index_.reserve();
+  index_.measure();
+}
 
 }  // namespace basalt::storage

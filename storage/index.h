@@ -49,7 +49,8 @@ class Index {
     std::string directory;  // made if it is not there
     unsigned shard = 0;
     uint64_t map_bytes = uint64_t{1} << 40;
-    // Kept allocated behind the last page, so that a checkpoint can commit deletes on a disk that is full.
+    // Kept allocated behind the last page, so that a checkpoint can commit deletes on a disk that
+    // is full.
     uint64_t reserve_bytes = 0;
   };
   // kCorrupt: the index is of another format or shard, or its own rows are damaged.
@@ -62,6 +63,14 @@ class Index {
   const std::map<uint64_t, SpaceSum>& space_sums() const { return space_sums_; }
 
   Status reload();  // nobody else uses the index meanwhile
+
+  // As of the last checkpoint; for who knows that none is running.
+  struct Size {
+    uint64_t file_bytes = 0;
+    uint64_t used_bytes = 0;  // of pages that hold something
+    uint64_t reader_lag = 0;  // commits since the oldest read transaction began
+  };
+  const Size& size() const { return size_; }
 
   unsigned shard() const { return options_.shard; }
   const std::string& directory() const { return options_.directory; }
@@ -77,13 +86,16 @@ class Index {
   Status open_for_reading();
   void reserve();
   bool disk_is_full() const;
+  void measure();
 
   Options options_;
   uint64_t reserved_to_ = 0;  // the writer's
+  Size size_;
   MDB_env* env_ = nullptr;
   std::array<MDB_dbi, kTableCount> tables_{};
-  // After a failed write of a meta page LMDB refuses every transaction of the environment, readers too. What is on the
-  // disk then is the state before or after that commit, both whole: a second, read-only environment goes on reading it.
+  // After a failed write of a meta page LMDB refuses every transaction of the environment, readers
+  // too. What is on the disk then is the state before or after that commit, both whole: a second,
+  // read-only environment goes on reading it.
   MDB_env* read_env_ = nullptr;
   std::array<MDB_dbi, kTableCount> read_tables_{};
   MDB_dbi sys_ = 0, seg_ = 0, cnt_ = 0;
@@ -157,8 +169,9 @@ class IndexWriter {
 
   bool map_full() const { return map_full_; }
   Status grow_map();
-  // Outside a transaction: allocates Options::reserve_bytes behind the last page again, as far as the disk has them.
-  void reserve();
+  // At the end of a checkpoint, outside a transaction: allocates Options::reserve_bytes behind the
+  // last page again, as far as the disk has them, and measures Index::size().
+  void settle();
 
   // Changes of this transaction; valid after commit() until begin().
   const std::unordered_map<uint64_t, SpaceSum>& space_changes() const { return space_changes_; }

@@ -138,8 +138,10 @@ void LocalShard::apply(ApplyRequest& request) {
   Pending* cause = nullptr;
   if (auto status = check_preconditions(request, cause); !status) {
     if (cause == nullptr) return refuse(status.error());
-    // The answer tells of a write that no reader can see yet, and that a crash could undo: it waits for that write.
-    if (waiting_applies_ >= kPendingAppliesMax) return refuse({Code::kBusy, "too many writes under way"});
+    // The answer tells of a write that no reader can see yet, and that a crash could undo: it waits
+    // for that write.
+    if (waiting_applies_ >= kPendingAppliesMax)
+      return refuse({Code::kBusy, "too many writes under way"});
     ++waiting_applies_;
     request.result = std::unexpected(std::move(status.error()));
     request.next = std::exchange(cause->waiting, &request);
@@ -219,7 +221,8 @@ void LocalShard::finish(Pending& pending) {
   }
   run_queue_.post(request);
   while (pending.waiting != nullptr) {
-    auto& refused = static_cast<ApplyRequest&>(*std::exchange(pending.waiting, pending.waiting->next));
+    auto& refused =
+        static_cast<ApplyRequest&>(*std::exchange(pending.waiting, pending.waiting->next));
     if (!pending.result) refused.result = std::unexpected(pending.result.error());
     run_queue_.post(refused);
     --waiting_applies_;

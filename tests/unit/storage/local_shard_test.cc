@@ -110,8 +110,8 @@ TEST_F(LocalShardTest, ReadersSeeOnlyWhatIsDurable) {
   EXPECT_EQ(tag(kA), "one");
 }
 
-// A refusal tells of the write that caused it. Before that is durable it would tell of a state that readers do not see,
-// and that a crash could undo.
+// A refusal tells of the write that caused it. Before that is durable it would tell of a state that
+// readers do not see, and that a crash could undo.
 TEST_F(LocalShardTest, RefusalsWaitForTheirCause) {
   put(kA, "one");
   flush();
