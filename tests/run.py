@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Runs groups of tests over what is built, and counts them: run.py [options] GROUP...
 
-Groups: tidy unit s3 clients repair kill crash no_io_uring fuzz, or "one" with --name. tools/dev builds and then calls this;
-its last line is "N passed, N failed, N skipped" and its exit status is 0 when nothing failed.
+Groups: tidy unit s3 clients repair kill crash faults linear no_io_uring fuzz, or "one" with --name. tools/dev builds and
+then calls this; its last line is "N passed, N failed, N skipped" and its exit status is 0 when nothing failed.
 """
 import argparse
 import contextlib
@@ -262,6 +262,21 @@ def crash(tally, args):
                 300 + 10 * args.states, env=dict(os.environ, PYTHONPATH=str(ROOT / "tests")))
 
 
+def run_faults(tally, name, script, *options, timeout=900):
+    run_command(tally, name, [PYTHON, str(ROOT / "tests/faults" / f"{script}.py"), *options], timeout,
+                env=dict(os.environ, PYTHONPATH=str(ROOT / "tests")))
+
+
+def faults(tally, args):
+    run_faults(tally, "faults: EIO", "eio", "--stride", "18")
+    run_faults(tally, "faults: full disk", "enospc", "--cycles", "4", "--mib", "768")
+    run_faults(tally, "faults: bit rot", "bitrot", "--flips", "160", "--blocks", "40")
+
+
+def linear(tally, args):
+    run_faults(tally, "linear: 64 clients", "linear", "--operations", "100000")
+
+
 def fuzz(tally, args):
     build = ROOT / "build-fuzz"
     chosen = [args.name] if args.name else sorted(path.stem for path in (ROOT / "tests/fuzz").glob("*_fuzz.cc"))
@@ -292,7 +307,7 @@ def fuzz(tally, args):
 def one(tally, args):
     """Whatever args.name names; several kinds may share a name, then all of them run."""
     name, found = args.name, False
-    if name in ("kill", "crash", "no_io_uring", "tidy", "instructions"):
+    if name in ("kill", "crash", "faults", "linear", "no_io_uring", "tidy", "instructions"):
         return GROUPS[name](tally, args)
     if (ROOT / "tests/fuzz" / f"{name}.cc").exists():
         return fuzz(tally, args)
@@ -323,7 +338,8 @@ def one(tally, args):
     return None
 
 
-GROUPS = {"tidy": tidy, "instructions": instructions, "unit": unit, "s3": s3, "clients": clients, "repair": repair, "kill": kill, "crash": crash,
+GROUPS = {"tidy": tidy, "instructions": instructions, "unit": unit, "s3": s3, "clients": clients, "repair": repair, "kill": kill, "crash": crash, "faults": faults,
+          "linear": linear,
           "no_io_uring": no_io_uring, "fuzz": fuzz,
           "one": one}
 
