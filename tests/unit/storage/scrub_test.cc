@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <random>
 #include <set>
 
@@ -196,9 +197,12 @@ TEST_F(ScrubTest, PausesResumesAndSurvivesARestart) {
 TEST_F(ScrubTest, ADamagedBatchOfTheActiveLogIsFound) {
   for (int i = 0; i < 10; ++i) put("key " + std::to_string(i), "small");
   driver_.checkpoint();
+  // The segment that holds something; the others are spares.
   std::string log;
-  for (const auto& entry : std::filesystem::directory_iterator(directory() + "/log"))
-    log = entry.path();
+  for (const auto& entry : std::filesystem::directory_iterator(directory() + "/log")) {
+    std::ifstream file(entry.path(), std::ios::binary);
+    if (file.seekg(kSegmentDataOffset) && file.get() > 0) log = entry.path();
+  }
   flip_bit(log, kSegmentDataOffset + 130);
   const ScrubStatus status = run(ScrubMode::kLight);
   ASSERT_EQ(status.finding_count, 1u);
