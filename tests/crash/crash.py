@@ -42,6 +42,8 @@ FAILURES_SHOWN = 5
 MODES = ("none", "none", "tail", "tail", "half", "half", "half", "few", "most", "all")
 BUGS = ("ack_before_flush", "no_crc", "early_recycle", "no_generation", "bulk_not_synced", "mdb_nosync", "later_batch_first",
         "directory_not_synced")
+# A journaling file system brings a new name to the disk with the file's own fsync: only a simulated disk sees this one.
+NOT_SEEN_HERE = ("directory_not_synced",)
 # Small and hasty: within seconds checkpoints, garbage collection and reuse of segments happen many times.
 CONFIG = """
 cores = {cores}
@@ -72,6 +74,10 @@ def phase_at(seconds):
     """Of every eight seconds. The records need several: only the third segment takes the place of the first."""
     at = seconds % 8
     return "mixed" if at < 2.4 else "burst" if at < 3.4 else "records"
+
+
+class AlreadyWrong(Exception):
+    """The server gave a wrong answer, or stopped writing, while it was recorded."""
 
 
 class Recording:
@@ -149,7 +155,7 @@ class Recording:
             problems = [problem for owner in owners for problem in owner.problems]
             problems += [f"thread {owner.number} hangs" for owner in owners if owner.is_alive()]
             if problems or not healthy:
-                raise RuntimeError(f"the recording failed (healthy: {healthy}): {problems[:5]}\n{server.log_tail()}")
+                raise AlreadyWrong(f"the recording failed (healthy: {healthy}): {problems[:5]}\n{server.log_tail()}")
         server.stop()
         events["operations"] = sum(owner.operations for owner in owners)
         missing = [name for name in EVENTS if events[name] == 0]
@@ -345,8 +351,9 @@ def seeded_bugs(names, args):
     """Builds each bug and looks for it; the table of docs/reliability.md."""
     if configure_bug("no_crc", "-DBASALT_LTO=ON").returncode == 0:
         raise RuntimeError("CMake accepts a seeded bug in a release build")
+    names = names or [bug for bug in BUGS if bug not in NOT_SEEN_HERE]
     missed = []
-    for bug in names or BUGS:
+    for bug in names:
         configured = configure_bug(bug, "-DBASALT_LTO=OFF")
         if configured.returncode != 0:
             raise RuntimeError(configured.stderr)
@@ -361,13 +368,13 @@ def seeded_bugs(names, args):
             caught, outcome = bool(run.failures), f"{len(run.failures)} of {run.checked} states bad"
             if caught:
                 outcome += f"; such as: {run.failures[0][1][0][:150]}"
-        except RuntimeError as error:
+        except AlreadyWrong as error:
             caught, outcome = True, f"the recording itself: {str(error)[:300]}"
         print(f"crash: seeded bug {bug}: {'caught' if caught else 'NOT CAUGHT'}: {outcome}", flush=True)
         if not caught:
             missed.append(bug)
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"crash: {len(names or BUGS) - len(missed)} seeded bugs caught, not caught by crash states: {missed or 'none'}")
+    print(f"crash: {len(names) - len(missed)} seeded bugs caught, not caught by crash states: {missed or 'none'}")
     return 1 if missed else 0
 
 
