@@ -371,8 +371,7 @@ int main(int argc, char** argv) {
   operations.fallocate = fs_fallocate;
   operations.lseek = fs_lseek;
   operations.init = fs_init;
-  // max_threads: libfuse 3.14 takes its own default for a mistake and says so.
-  char name[] = "faultfs", foreground[] = "-f", options[] = "-ofsname=faultfs,max_threads=16";
+  char name[] = "faultfs", foreground[] = "-f", options[] = "-ofsname=faultfs";
   char* arguments[] = {name, foreground, options, argv[2], nullptr};
   return fuse_main(4, arguments, &operations, nullptr);
 }
