@@ -20,6 +20,14 @@ struct Done : Completion {
   Done() : Completion([](Completion& self) { static_cast<Done&>(self).done = true; }) {}
 };
 
+// One request at a time has one stream: the kernel that a server would take for it. Not what this
+// processor measures, which would not be the same twice.
+auth::HashPlan single_streams() {
+  const auth::HashPlan::Entry md5{auth::lane_kernels(auth::LaneHash::kMd5).front(), 1};
+  const auth::HashPlan::Entry sha256{auth::lane_kernels(auth::LaneHash::kSha256).front(), 1};
+  return auth::HashPlan(std::span(&md5, 1), std::span(&sha256, 1));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<World>> World::open(const std::string& directory) {
@@ -48,12 +56,13 @@ Status World::build(const std::string& directory) {
   mirror_ = std::make_unique<server::ControlMirror>(*sealer_);
   shards_ = std::make_unique<shards::CoreShards>(
       shards::CoreShards::Parts{*fabric_, 0, *engine_, *core_, run_queue, buffers_, *mirror_});
-  pollers_ = {shards_.get(), core_.get(), io_.get()};
+  hashes_ = std::make_unique<auth::HashStation>(run_queue, single_streams());
+  pollers_ = {hashes_.get(), shards_.get(), core_.get(), io_.get()};
   gate_ = std::make_unique<auth::Gate>(mirror_->identities, auth::Gate::Options{});
-  dispatcher_ =
-      std::make_unique<s3::Dispatcher>(s3::Services{*shards_, mirror_->buckets, mirror_->identities,
-                                                    *gate_, clock_, buffers_, options_},
-                                       nullptr);
+  dispatcher_ = std::make_unique<s3::Dispatcher>(
+      s3::Services{*shards_, mirror_->buckets, mirror_->identities, *gate_, clock_, buffers_,
+                   options_, hashes_.get()},
+      nullptr);
   sessions_ = session::SessionPool::create(*loop_, buffers_, clock_, limits_, *dispatcher_);
   auto load = shards::load_control(*shards_, *mirror_);
   drive(load);
@@ -84,6 +93,7 @@ World::~World() {
   sessions_.reset();
   dispatcher_.reset();
   gate_.reset();
+  hashes_.reset();
   shards_.reset();
   core_.reset();
   io_.reset();

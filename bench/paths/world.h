@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "auth/hash_station.h"
 #include "auth/identity.h"
 #include "auth/sigv4.h"
 #include "base/buffer.h"
@@ -74,6 +75,7 @@ class World {
   std::unique_ptr<storage::CoreEngine> core_;
   std::unique_ptr<server::ControlMirror> mirror_;
   std::unique_ptr<shards::CoreShards> shards_;
+  std::unique_ptr<auth::HashStation> hashes_;
   std::unique_ptr<auth::Gate> gate_;
   std::unique_ptr<s3::Dispatcher> dispatcher_;
   std::unique_ptr<session::SessionPool> sessions_;
