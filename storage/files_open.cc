@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "storage/files_local.h"
+#include "storage/format_migrations.h"
 #include "storage/superblock.h"
 
 namespace basalt::storage {
@@ -110,7 +111,7 @@ LocalFiles::LocalFiles(const EngineOptions& options, UniqueFd directory, UniqueF
       core_count_(options.core_count),
       directory_(std::move(directory)),
       lock_(std::move(lock)),
-      guards_(options.core_count),
+      guards_(options.core_count + 1),
       checkpointed_(new std::atomic<uint64_t>[options.core_count]()) {
   for (unsigned i = 0; i < core_count_; ++i) cores_.push_back(std::make_unique<Core>());
   void* top = ::mmap(nullptr, (size_t{1} << (32 - kLeafBits)) * sizeof(std::atomic<Leaf*>), PROT_READ | PROT_WRITE,
@@ -169,6 +170,10 @@ Status LocalFiles::start() {
   }
   if (!found) return std::unexpected(found.error());
   superblock_ = *found;
+  BASALT_CHECK_OK(migrate_format({disk_, directory_.get()}, superblock_, kFormatVersion, format_migrations(),
+                                 [&](const Superblock& next) {
+                                   return update_superblock(directory_.get(), next, disk_);
+                                 }));
   if (superblock_.epoch + 1 >= uint64_t{1} << (64 - kLsnEpochShift)) {
     return fail(Code::kTooLarge, "the data directory was opened too often");
   }
