@@ -173,6 +173,24 @@ Task<Answer> scrub_command(Parts& parts, json request) {
   });
 }
 
+Task<Answer> snapshot_command(Parts& parts, json request) {
+  storage::Maintenance* maintenance = parts.engine.maintenance();
+  if (maintenance == nullptr) co_return fail(Code::kInvalid, "this engine makes no snapshots");
+  co_return guarded([&] {
+    const auto name = request.at("command").get<std::string>();
+    return run_snapshot_command(*maintenance, std::string_view(name).substr(9));
+  });
+}
+
+Task<Answer> backup_command(Parts& parts, json request) {
+  storage::Maintenance* maintenance = parts.engine.maintenance();
+  if (maintenance == nullptr) co_return fail(Code::kInvalid, "this engine makes no backups");
+  co_return guarded([&] {
+    const auto name = request.at("command").get<std::string>();
+    return run_backup_command(*maintenance, std::string_view(name).substr(7), request);
+  });
+}
+
 struct Command {
   std::string_view name;
   Task<Answer> (*run)(Parts&, json);
@@ -193,6 +211,11 @@ constexpr Command kCommands[] = {
     {"scrub.resume", scrub_command},
     {"scrub.cancel", scrub_command},
     {"scrub.status", scrub_command},
+    {"snapshot.create", snapshot_command},
+    {"snapshot.status", snapshot_command},
+    {"backup.create", backup_command},
+    {"backup.cancel", backup_command},
+    {"backup.status", backup_command},
 };
 
 std::string error_line(std::string_view why) {

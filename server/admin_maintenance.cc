@@ -142,4 +142,41 @@ Result<json> run_scrub_command(storage::Maintenance& maintenance, const s3::Buck
               {"files", std::move(files)}};
 }
 
+Result<json> run_snapshot_command(storage::Maintenance& maintenance, std::string_view command) {
+  storage::Snapshots& snapshots = maintenance.snapshots();
+  if (command == "create") BASALT_CHECK_OK(snapshots.create());
+  const auto status = snapshots.status();
+  json list = json::array();
+  for (const auto& one : status.snapshots) {
+    list.push_back({{"snapshot", one.stamp}, {"made_ms", one.made_ms}, {"bytes", one.bytes}});
+  }
+  return json{{"running", status.running},
+              {"bytes_done", status.bytes_done},
+              {"error", status.error},
+              {"failures", status.failures},
+              {"log_bytes_retained", status.log_bytes_retained},
+              {"snapshots", std::move(list)}};
+}
+
+Result<json> run_backup_command(storage::Maintenance& maintenance, std::string_view command,
+                                const json& request) {
+  storage::Backup& backup = maintenance.backup();
+  if (command == "create") {
+    const auto destination = request.value("destination", std::string());
+    BASALT_CHECK_OK(backup.create(destination, request.value("bytes_per_second", uint64_t{0})));
+  } else if (command == "cancel") {
+    BASALT_CHECK_OK(backup.cancel());
+  }
+  const storage::BackupStatus status = backup.status();
+  return json{{"running", status.running},
+              {"destination", status.destination},
+              {"stage", status.stage},
+              {"bytes_done", status.bytes_done},
+              {"files_done", status.files_done},
+              {"files_total", status.files_total},
+              {"started_ms", status.started_ms},
+              {"ended_ms", status.ended_ms},
+              {"error", status.error}};
+}
+
 }  // namespace basalt::server

@@ -19,6 +19,13 @@ Result<nlohmann::json> run_scrub_command(storage::Maintenance& maintenance,
                                          const s3::BucketRegistry& buckets,
                                          std::string_view command, const nlohmann::json& request);
 
+// "create" and "status".
+Result<nlohmann::json> run_snapshot_command(storage::Maintenance& maintenance,
+                                            std::string_view command);
+// "create" (with "destination", an absolute path, and "bytes_per_second"), "cancel" and "status".
+Result<nlohmann::json> run_backup_command(storage::Maintenance& maintenance,
+                                          std::string_view command, const nlohmann::json& request);
+
 // {"kind", "file", "offset", "what"}, and where it is known "shard", "bucket", "key", "version",
 // "upload_id", "part".
 nlohmann::json finding_json(const storage::Finding& finding, const s3::BucketRegistry* buckets);

@@ -211,6 +211,12 @@ const std::vector<Setting>& settings() {
        engine_number(&EngineOptions::gc_sealed_age_ms)},
       {"storage.gc_interval_ms", "", "time between two looks for segments to collect",
        engine_number(&EngineOptions::gc_interval_ms)},
+      {"snapshot.interval_s", "", "seconds between snapshots of the indexes (0: only on command)",
+       engine_number(&EngineOptions::snapshot_interval_s)},
+      {"snapshot.bytes_per_second", "", "budget of making one (0: none)",
+       engine_size(&EngineOptions::snapshot_bytes_per_second)},
+      {"snapshot.kept", "", "snapshots kept, at least 1",
+       engine_number(&EngineOptions::snapshots_kept)},
       {"scrub.bytes_per_second", "", "budget of a scrub (0: none)",
        engine_size(&EngineOptions::scrub_bytes_per_second)},
       {"scrub.light_interval_s", "", "seconds between scrubs of records and sizes (0: never)",
@@ -354,6 +360,7 @@ Status check_config(const Config& config) {
         fmt::format("storage.shards is {}: it must be a power of two from 1 to 1024", shards));
   }
   if (config.region.empty()) return fail(Code::kInvalid, "the region is empty");
+  if (config.engine.snapshots_kept == 0) return fail(Code::kInvalid, "snapshot.kept must be at least 1");
   if (config.engine.checkpoint_entries == 0 || config.engine.checkpoint_interval_ms == 0) {
     return fail(Code::kInvalid,
                 "storage.checkpoint_entries and storage.checkpoint_interval_ms must be above 0");
@@ -369,6 +376,8 @@ Result<Invocation> parse_invocation(int argc, const char* const* argv) {
   CLI::App* serve = app.add_subcommand("serve", "run the server in the foreground");
   // Carried out by server/tools.cc before this is reached; here for --help.
   app.add_subcommand("fsck", "check a data directory that no server has open, and repair it");
+  app.add_subcommand("rebuild-index", "make the indexes anew from a snapshot and the log, or from segments");
+  app.add_subcommand("backup", "verify or restore a backup (basaltctl backup create makes one)");
   std::string config_file;
   serve->add_option("--config", config_file, "TOML file (docs/configuration.md)");
   serve->add_flag("--check-config", invocation.check_config, "check the configuration and exit");

@@ -42,6 +42,7 @@ struct Config {
     storage::EngineOptions options;
     options.scrub_light_interval_s = 86'400;
     options.scrub_deep_interval_s = 14 * 86'400;
+    options.snapshot_interval_s = 86'400;
     return options;
   }
   storage::EngineOptions engine = engine_defaults();  // directory and core_count are filled from above

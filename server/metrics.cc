@@ -280,6 +280,18 @@ std::vector<MetricFamily> Metrics::Collect() const {
               1e-3 * static_cast<double>(scrub.last_deep_ms), {{"mode", "deep"}});
   }
 
+  if (storage::Maintenance* maintenance = engine_.maintenance(); maintenance != nullptr) {
+    const auto snapshots = maintenance->snapshots().status();
+    out.gauge("basalt_snapshot_made_seconds", "When the newest snapshot of the indexes was made, seconds since 1970.",
+              1e-3 * static_cast<double>(snapshots.made_ms));
+    out.counter("basalt_snapshot_failures_total", "Snapshots that could not be made.",
+                static_cast<double>(snapshots.failures));
+    out.gauge("basalt_log_retained_bytes", "Log segments kept only to make an index anew from the newest snapshot.",
+              static_cast<double>(snapshots.log_bytes_retained));
+    const storage::BackupStatus backup = maintenance->backup().status();
+    out.gauge("basalt_backup_running", "1 while a backup is made.", backup.running ? 1 : 0);
+  }
+
   const storage::SpaceUse use = engine_.space_use();
   out.gauge("basalt_disk_bytes", "Size of the file system with the data directory.",
             static_cast<double>(use.disk_bytes));

@@ -39,6 +39,8 @@ class LocalEngine final : public Engine, public Maintenance {
   LocalEngine(const EngineOptions& options, const Clock& clock)
       : options_(options), clock_(clock) {}
   ~LocalEngine() override {
+    backup_.reset();
+    snapshots_.reset();
     scrub_.reset();
     collector_.reset();
     for (const LocalCore* core : cores_) BASALT_CHECK(core == nullptr);
@@ -83,6 +85,8 @@ class LocalEngine final : public Engine, public Maintenance {
   }
   Maintenance* maintenance() override { return scrub_ == nullptr ? nullptr : this; }
   Scrub& scrub() override { return *scrub_; }
+  Snapshots& snapshots() override { return *snapshots_; }
+  Backup& backup() override { return *backup_; }
 
  private:
   Status open_indexes();
@@ -91,6 +95,7 @@ class LocalEngine final : public Engine, public Maintenance {
   void set_live_of_indexes();
   void start_collector();
   void start_maintenance();
+  std::vector<Index*> index_list() const;
   Status flush();
 
   const EngineOptions options_;
@@ -105,6 +110,8 @@ class LocalEngine final : public Engine, public Maintenance {
   std::vector<LocalCore*> cores_;
   std::unique_ptr<GarbageCollector> collector_;
   std::unique_ptr<Scrub> scrub_;
+  std::unique_ptr<Snapshots> snapshots_;
+  std::unique_ptr<Backup> backup_;
 };
 
 Status LocalEngine::open_indexes() {
@@ -232,12 +239,24 @@ Status LocalEngine::recover() {
     BASALT_CHECK_OK(checkpoint_all(&start));
     for (const auto& index : indexes_) BASALT_CHECK_OK(index->reload());
     set_live_of_indexes();
+    if (options_.platform == nullptr) {
+      // Before anything is used again: what the newest snapshot needs of the log stays.
+      snapshots_ = std::make_unique<Snapshots>(
+          Snapshots::Parts{local(*files_), index_list(), options_, clock_, [this] { return flush(); }});
+      snapshots_->retain();
+    }
     finish_replay(*files_);
     files_->drop_orphans();
   }
   start_collector();
   start_maintenance();
   return {};
+}
+
+std::vector<Index*> LocalEngine::index_list() const {
+  std::vector<Index*> list;
+  for (const auto& index : indexes_) list.push_back(index.get());
+  return list;
 }
 
 // Everything acknowledged so far is in the indexes, committed, when this returns. Not on a core's
@@ -272,11 +291,16 @@ Status LocalEngine::flush() {
 void LocalEngine::start_maintenance() {
   // Scrub and its kin read the real disk, on threads of their own: not on a simulated machine.
   if (options_.platform != nullptr) return;
-  std::vector<Index*> indexes;
-  for (const auto& index : indexes_) indexes.push_back(index.get());
-  scrub_ = std::make_unique<Scrub>(Scrub::Parts{local(*files_), std::move(indexes), options_, clock_,
-                                                [this] { return flush(); }});
+  if (snapshots_ == nullptr) {  // the log is damaged, and nothing is used again
+    snapshots_ = std::make_unique<Snapshots>(
+        Snapshots::Parts{local(*files_), index_list(), options_, clock_, [this] { return flush(); }});
+  }
+  scrub_ = std::make_unique<Scrub>(
+      Scrub::Parts{local(*files_), index_list(), options_, clock_, [this] { return flush(); }});
+  backup_ = std::make_unique<Backup>(
+      Backup::Parts{local(*files_), index_list(), options_, clock_, [this] { return flush(); }});
   scrub_->begin();
+  snapshots_->begin();
 }
 
 void LocalEngine::start_collector() {

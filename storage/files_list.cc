@@ -28,6 +28,22 @@ std::vector<uint32_t> LocalFiles::own_files() const {
   return list;
 }
 
+void LocalFiles::retain_log(uint64_t lsn) {
+  std::unique_lock lock(mutex_);
+  retain_from_.store(lsn, std::memory_order_relaxed);
+  reclaim_due_ = true;
+  kick_locked();
+}
+
+uint64_t LocalFiles::log_bytes_retained() const {
+  uint64_t bytes = 0;
+  std::unique_lock lock(mutex_);
+  for (const auto& entry : segments_) {
+    if (is_retained(*entry) && is_dead(*entry)) bytes += entry->size_bytes;
+  }
+  return bytes;
+}
+
 bool LocalFiles::has_own_files() const {
   std::unique_lock lock(mutex_);
   return !own_files_.empty();

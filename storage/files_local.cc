@@ -167,7 +167,15 @@ void LocalFiles::checkpointed(unsigned lane, uint64_t lsn) {
   kick_locked();
 }
 
-bool LocalFiles::is_reclaimable(const SegmentEntry& entry) const {
+bool LocalFiles::is_reclaimable(const SegmentEntry& entry) const { return is_dead(entry) && !is_retained(entry); }
+
+bool LocalFiles::is_retained(const SegmentEntry& entry) const {
+  const uint64_t from = retain_from_.load(std::memory_order_relaxed);
+  if (entry.kind != FileKind::kLog || from == UINT64_MAX || below_low_water()) return false;
+  return entry.foreign ? entry.epoch >= from >> kLsnEpochShift : entry.last_lsn > from;
+}
+
+bool LocalFiles::is_dead(const SegmentEntry& entry) const {
   if (entry.state != SegmentEntry::State::kSealed) return false;
   if (entry.foreign && !recovered_) return false;
   if (entry.kind == FileKind::kLog && !seeded::kEarlyRecycle) {

@@ -219,6 +219,13 @@ class LocalFiles final : public Files {
     uint64_t position;
   };
   std::vector<ActiveLog> active_logs() const;
+  // Keeps log segments with records above `lsn`, also where nothing in them is live, so that a
+  // snapshot of the indexes that covers `lsn` and the log together are everything. UINT64_MAX: none
+  // are kept, as at the start. Below the low-water mark none are.
+  void retain_log(uint64_t lsn);
+  uint64_t log_bytes_retained() const;  // of segments that are kept for nothing else
+  // For the one helper thread that makes backups, which destroys it too: as guard() of a core.
+  std::unique_ptr<ReadGuard> helper_guard() { return guards_.take(core_count_); }
 
  private:
   struct OwnEntry {
@@ -272,6 +279,8 @@ class LocalFiles final : public Files {
   void kick_locked();
   void queue_unlink_locked(uint32_t number, OwnEntry& entry);
   bool is_reclaimable(const SegmentEntry& entry) const;  // mutex_ held
+  bool is_dead(const SegmentEntry& entry) const;         // mutex_ held; reclaimable but for retain_log()
+  bool is_retained(const SegmentEntry& entry) const;     // mutex_ held
 
   // files_maintenance.cc: the maintenance thread.
   uint32_t maintain();
@@ -327,6 +336,7 @@ class LocalFiles final : public Files {
 
   std::atomic<bool> healthy_{true};
   std::atomic<bool> below_low_water_{false};
+  std::atomic<uint64_t> retain_from_{UINT64_MAX};  // retain_log()
   std::unique_ptr<std::atomic<uint64_t>[]> checkpointed_;
 
   // Number -> entry, two levels; the upper one is mapped, so untouched parts take no memory.

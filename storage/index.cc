@@ -369,6 +369,18 @@ bool Index::disk_is_full() const {
   return static_cast<uint64_t>(info.f_bavail) * info.f_frsize < kFullDiskBytes;
 }
 
+Status Index::copy_to(int fd) {
+  const std::shared_lock lock(map_mutex_);
+  if (const int code = mdb_env_copyfd2(env_, fd, MDB_CP_COMPACT); code != 0) {
+    // LMDB says "incompatible" when it finds other pages than it counted.
+    if (code == MDB_INCOMPATIBLE) {
+      return fail(Code::kCorrupt, fmt::format("index of shard {}: its pages do not add up", options_.shard));
+    }
+    return lmdb_error(code, "copy");
+  }
+  return {};
+}
+
 Status Index::grow() {
   const std::unique_lock lock(map_mutex_);
   const uint64_t wanted = map_bytes() * 2;

@@ -72,6 +72,10 @@ class Index {
   };
   const Size& size() const { return size_; }
 
+  // A compacted copy, as of now, to a descriptor (a pipe will do). Blocks; any thread but a loop's. A
+  // damaged structure is kCorrupt, as far as LMDB notices.
+  Status copy_to(int fd);
+
   unsigned shard() const { return options_.shard; }
   const std::string& directory() const { return options_.directory; }
   uint64_t map_bytes() const;

@@ -1,9 +1,7 @@
 #include "storage/scrub.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 #include <algorithm>
 #include <array>
@@ -14,6 +12,7 @@
 #include "base/log.h"
 #include "storage/files_local.h"
 #include "storage/key_slices.h"
+#include "storage/low_priority.h"
 #include "storage/record_codec.h"
 #include "storage/segment_format.h"
 #include "storage/superblock.h"
@@ -31,14 +30,6 @@ constexpr uint64_t kSaveIntervalNs = 30'000'000'000;
 constexpr auto kLogRetryTime = std::chrono::milliseconds(1000);
 constexpr int kLogTries = 4;
 constexpr int kPinTries = 100;
-
-// Nobody waits for this thread: last in line for the processor and the disk.
-void lower_priority() {
-  const auto thread = static_cast<id_t>(::syscall(SYS_gettid));
-  ::setpriority(PRIO_PROCESS, thread, 19);
-  constexpr int kWhoProcess = 1, kClassIdle = 3, kClassShift = 13;
-  ::syscall(SYS_ioprio_set, kWhoProcess, 0, kClassIdle << kClassShift);
-}
 
 uint64_t fact_key(FileKind kind, uint32_t number) {
   return uint64_t{static_cast<uint8_t>(kind)} << 32 | number;

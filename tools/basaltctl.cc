@@ -8,11 +8,15 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <thread>
+#include <vector>
 
 #include "base/result.h"
 
@@ -134,6 +138,35 @@ Result<std::string> read_secret_file(const std::string& path) {
   return secret;
 }
 
+// Becomes the basaltd that lies beside this program, or else the one on PATH.
+int run_basaltd(std::vector<std::string> arguments, bool as_json) {
+  std::error_code error;
+  const auto own = std::filesystem::read_symlink("/proc/self/exe", error);
+  std::string program = (own.parent_path() / "basaltd").string();
+  if (error || access(program.c_str(), X_OK) != 0) program = "basaltd";
+  arguments.insert(arguments.begin(), program);
+  if (as_json) arguments.push_back("--json");
+  std::vector<char*> pointers;
+  for (std::string& argument : arguments) pointers.push_back(argument.data());
+  pointers.push_back(nullptr);
+  execvp(program.c_str(), pointers.data());
+  fmt::print(stderr, "basaltctl: cannot run {}: {}\n", program, std::strerror(errno));
+  return 2;
+}
+
+// Asks until the backup has ended.
+Result<json> await_backup(const std::string& socket_path) {
+  for (;;) {
+    BASALT_TRY(status, ask(socket_path, {{"command", "backup.status"}}));
+    if (!status.value("running", false)) {
+      if (const auto why = status.value("error", std::string()); !why.empty())
+        return fail(Code::kIo, why);
+      return std::move(status);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -212,7 +245,52 @@ int main(int argc, char** argv) {
     scrub->add_subcommand(name, help)->callback(want(command));
   }
 
+  CLI::App* snapshot =
+      app.add_subcommand("snapshot", "snapshots of the indexes, for basaltd rebuild-index")
+          ->require_subcommand(1);
+  snapshot->add_subcommand("create", "make one now")->callback(want("snapshot.create"));
+  snapshot->add_subcommand("status", "those there are")->callback(want("snapshot.status"));
+
+  // The server makes a backup; verifying and restoring one need no server and are basaltd's.
+  CLI::App* backup =
+      app.add_subcommand("backup", "backups of a running server")->require_subcommand(1);
+  std::string backup_path, restore_path;
+  bool wait_for_backup = false;
+  CLI::App* backup_create =
+      backup->add_subcommand("create", "copy everything, consistently, to a new directory");
+  backup_create->add_option("DEST", backup_path, "the new directory; the server writes it")
+      ->required();
+  bool no_wait = false;
+  backup_create->add_flag("--no-wait", no_wait,
+                          "return when it has begun; 'backup status' shows how it goes");
+  backup_create
+      ->add_option_function<uint64_t>(
+          "--mib-per-second", [&request](uint64_t mib) { request["bytes_per_second"] = mib << 20; },
+          "budget; 0: none (default)")
+      ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 20));
+  backup_create->callback([&] {
+    std::error_code error;
+    request["command"] = "backup.create";
+    request["destination"] =
+        std::filesystem::absolute(backup_path, error).lexically_normal().string();
+    wait_for_backup = !no_wait;
+  });
+  backup->add_subcommand("status", "the backup under way, or the last one")
+      ->callback(want("backup.status"));
+  backup->add_subcommand("cancel", "end it; what was written stays and is no backup")
+      ->callback(want("backup.cancel"));
+  std::vector<std::string> offline;
+  CLI::App* backup_verify = backup->add_subcommand("verify", "read all of a backup and check it");
+  backup_verify->add_option("BACKUP", backup_path, "the backup")->required();
+  backup_verify->callback([&] { offline = {"backup", "verify", backup_path}; });
+  CLI::App* backup_restore =
+      backup->add_subcommand("restore", "write a new data directory from a backup");
+  backup_restore->add_option("BACKUP", backup_path, "the backup")->required();
+  backup_restore->add_option("DIR", restore_path, "the new data directory")->required();
+  backup_restore->callback([&] { offline = {"backup", "restore", backup_path, restore_path}; });
+
   CLI11_PARSE(app, argc, argv);
+  if (!offline.empty()) return run_basaltd(std::move(offline), as_json);
 
   if (!secret_key_file.empty()) {
     const auto secret = read_secret_file(secret_key_file);
@@ -222,7 +300,8 @@ int main(int argc, char** argv) {
     }
     request["secret_key"] = *secret;
   }
-  const auto answer = ask(socket_path, request);
+  auto answer = ask(socket_path, request);
+  if (answer && wait_for_backup) answer = await_backup(socket_path);
   if (!answer) {
     if (as_json) {
       fmt::print("{}\n", json{{"ok", false}, {"error", answer.error().detail}}.dump());
