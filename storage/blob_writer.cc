@@ -244,7 +244,10 @@ void BlobWriteState::ended(Op& op) {
   bool good = op.kind == IoOp::Kind::kWrite ? op.result == static_cast<int64_t>(op.length) : op.result >= 0;
   // A file system without fallocate writes all the same.
   if (op.kind == IoOp::Kind::kAllocate && op.result == -EOPNOTSUPP) good = true;
-  if (!good) {
+  if (op.kind == IoOp::Kind::kDataSync && good && !files_.healthy()) {
+    // Of a failed write of the same file the kernel may have told another writer, and only that one.
+    fail_with({Code::kReadOnly, files_.health_text()});
+  } else if (!good) {
     int error = op.result < 0 ? static_cast<int>(-op.result) : EIO;
     std::string text = fmt::format("write of {} at {}: {}",
                                    LocalFiles::path_of(kind_ == BlobKind::kBulk ? FileKind::kBulk : FileKind::kOwn, place_.file),

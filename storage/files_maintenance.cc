@@ -123,12 +123,14 @@ bool LocalFiles::zero_ahead() {
     if (segment == nullptr || !healthy()) continue;
     LogSegment::Range range = segment->begin_zeroing();
     if (range.begin == range.end) continue;
-    Status written = write_at(segment->fd, Bytes(zeros_, range.end - range.begin), range.begin,
-                              "zero log segment");
-    // Synced here, so that the journal commit for the converted extents is not left to the lane's
-    // next batch.
-    if (written) written = sync_file(segment->fd, "sync log segment");
-    if (!written && written.error().code != Code::kNoSpace) poison(written.error().detail);
+    // By a descriptor of its own: the kernel tells an error of writing back once to each open file, and the lane must
+    // hear of it too.
+    auto fd = open_direct(path_of(FileKind::kLog, segment->number), O_RDWR);
+    Status written = fd ? Status() : Status(std::unexpected(fd.error()));
+    if (written) written = write_at(*fd, Bytes(zeros_, range.end - range.begin), range.begin, "zero log segment");
+    // Synced here, so that the journal commit for the converted extents is not left to the lane's next batch.
+    if (written) written = sync_file(*fd, "sync log segment");
+    if (!written && written.error().code != Code::kNoSpace && written.error().code != Code::kBusy) poison(written.error().detail);
     bool lane_waits = segment->end_zeroing(written.has_value());
     if (lane_waits) {
       std::unique_lock lock(mutex_);
@@ -175,7 +177,9 @@ Result<SegmentEntry*> LocalFiles::create_segment(FileKind kind, UniqueFd& fd) {
   auto create = [&]() -> Status {
     BASALT_TRY(file, open_direct(path, O_RDWR | O_CREAT | O_EXCL));
     fd = std::move(file);
-    if (int result = disk_.allocate(fd.get(), size); result != 0) {
+    int result = -EINTR;
+    while (result == -EINTR) result = disk_.allocate(fd.get(), size);
+    if (result != 0) {
       if (result != -EOPNOTSUPP) return fail_errno(-result, "allocate " + path);
       result = disk_.truncate(fd.get(), size);
       if (result != 0) return fail_errno(-result, "size " + path);

@@ -328,25 +328,36 @@ class LogLane final : public Lane, private SpaceClient {
   static void batch_ended(Completion& completion) {
     auto& op = static_cast<Batch::Op&>(completion);
     op.batch->ended = true;
+    // At once, also when an earlier batch is still under way: the kernel tells an error of the file once, and the sync
+    // of the earlier one may succeed now although its bytes are lost.
+    if (op.result != static_cast<int64_t>(op.length)) op.lane->note_failure(*op.batch);
     op.lane->complete_batches();
+  }
+
+  void note_failure(const Batch& batch) {
+    if (failed_) return;
+    // Whether the bytes are on the disk is not known and will not be: nothing may be appended behind them (P7).
+    failed_ = true;
+    stats_.io_errors.fetch_add(1, std::memory_order_relaxed);
+    failure_ = fmt::format("log write to {} at {}: {}", LocalFiles::path_of(FileKind::kLog, batch.segment->number),
+                           batch.offset,
+                           batch.op.result < 0 ? std::strerror(static_cast<int>(-batch.op.result)) : "short");
+    files_.poison(failure_);
   }
 
   void complete_batches() {
     if (seeded::kLaterBatchFirst && in_flight_.size() == 2 && in_flight_.back()->ended) {
       std::swap(in_flight_.front(), in_flight_.back());
     }
+    if (!failed_ && !files_.healthy()) {
+      // Another write failed, perhaps of this very file (zeros ahead) or on this disk: then a sync that says it went
+      // well is not believed.
+      failed_ = true;
+      failure_ = files_.health_text();
+    }
     while (!in_flight_.empty() && in_flight_.front()->ended) {
       Batch& batch = *in_flight_.front();
       in_flight_.pop_front();
-      if (!failed_ && batch.op.result != static_cast<int64_t>(batch.op.length)) {
-        // Whether the bytes are on the disk is not known and will not be: nothing may be appended behind them (P7).
-        failed_ = true;
-        stats_.io_errors.fetch_add(1, std::memory_order_relaxed);
-        failure_ = fmt::format("log write to {} at {}: {}", LocalFiles::path_of(FileKind::kLog, batch.segment->number),
-                               batch.offset,
-                               batch.op.result < 0 ? std::strerror(static_cast<int>(-batch.op.result)) : "short");
-        files_.poison(failure_);
-      }
       if (!failed_) {
         durable_.lsn = batch.last_lsn;
         durable_.file = batch.segment->number;
