@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Runs groups of tests over what is built, and counts them: run.py [options] GROUP...
 
-Groups: tidy unit s3 clients repair kill crash faults linear no_io_uring fuzz, or "one" with --name. tools/dev builds and
+Groups: tidy unit sim s3 clients repair kill crash faults linear no_io_uring fuzz, or "one" with --name. tools/dev builds and
 then calls this; its last line is "N passed, N failed, N skipped" and its exit status is 0 when nothing failed.
 """
 import argparse
@@ -277,6 +277,28 @@ def linear(tally, args):
     run_faults(tally, "linear: 64 clients", "linear", "--operations", "100000")
 
 
+def sim(tally, args):
+    """The storage engine on a simulated machine: seeds in two processes, then some seeds twice."""
+    program = build_dir() / "bin" / "basalt-sim"
+    half = (args.seeds + 1) // 2
+    parts = [(args.seed, half), (args.seed + half, args.seeds - half)]
+    begin = time.monotonic()
+    running = [(first, count, subprocess.Popen([str(program), "--seeds", f"{first}:{count}"], stdin=subprocess.DEVNULL,
+                                               stdout=subprocess.PIPE, text=True))
+               for first, count in parts if count > 0]
+    for first, count, process in running:
+        try:
+            output = process.communicate(timeout=1800)[0]
+            note = "" if process.returncode == 0 else output.splitlines()[-1] if output else f"exit status {process.returncode}"
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, note = process.communicate()[0], "still running after 1800 s"
+        print(output, end="")
+        tally.add("failed" if note else "passed", f"sim: seeds {first} to {first + count - 1}", note, time.monotonic() - begin)
+    run_command(tally, "sim: the same seeds run the same way", [str(program), "--seeds", f"{args.seed}:{min(50, args.seeds)}", "--twice"],
+                600)
+
+
 def fuzz(tally, args):
     build = ROOT / "build-fuzz"
     chosen = [args.name] if args.name else sorted(path.stem for path in (ROOT / "tests/fuzz").glob("*_fuzz.cc"))
@@ -307,7 +329,7 @@ def fuzz(tally, args):
 def one(tally, args):
     """Whatever args.name names; several kinds may share a name, then all of them run."""
     name, found = args.name, False
-    if name in ("kill", "crash", "faults", "linear", "no_io_uring", "tidy", "instructions"):
+    if name in ("kill", "crash", "faults", "linear", "sim", "no_io_uring", "tidy", "instructions"):
         return GROUPS[name](tally, args)
     if (ROOT / "tests/fuzz" / f"{name}.cc").exists():
         return fuzz(tally, args)
@@ -339,7 +361,7 @@ def one(tally, args):
 
 
 GROUPS = {"tidy": tidy, "instructions": instructions, "unit": unit, "s3": s3, "clients": clients, "repair": repair, "kill": kill, "crash": crash, "faults": faults,
-          "linear": linear,
+          "linear": linear, "sim": sim,
           "no_io_uring": no_io_uring, "fuzz": fuzz,
           "one": one}
 
@@ -352,6 +374,8 @@ def main():
     parser.add_argument("--seconds", type=int, default=10, help="for each fuzzer")
     parser.add_argument("--cycles", type=int, default=50, help="of the kill test")
     parser.add_argument("--states", type=int, default=200, help="of the crash test")
+    parser.add_argument("--seeds", type=int, default=1000, help="of the simulation")
+    parser.add_argument("--seed", type=int, default=1, help="the first of the simulation")
     parser.add_argument("-v", "--verbose", action="store_true")
     args = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)

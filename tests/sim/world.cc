@@ -1,0 +1,673 @@
+#include "tests/sim/world.h"
+
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
+#include "base/check.h"
+#include "storage/files_local.h"
+#include "storage/record_codec.h"
+
+namespace basalt::sim {
+
+using storage::BlobKind;
+using storage::BlobRef;
+using storage::Chaos;
+using storage::Table;
+
+namespace {
+
+constexpr uint64_t kMiB = 1u << 20;
+// Spares, and what is kept back for deletes and collection on a full disk (one a core and a common
+// one).
+constexpr size_t kSegmentsKeptMax = storage::kSpareSegmentsMax + 4;
+constexpr size_t kTurnsToEndMax = 50'000;
+
+}  // namespace
+
+World::World(uint64_t seed, std::string directory, bool verbose)
+    : seed_(seed),
+      directory_(std::move(directory)),
+      chance_(seed),
+      random_(chance_),
+      chaos_(chance_, trace_),
+      helpers_(chance_, trace_, clock_),
+      shard_count_(1u << chance_.below(3)),
+      model_(shard_count_) {
+  trace_.set_echo(verbose);
+  const uint64_t kind = chance_.below(100);
+  profile_ = kind < 50   ? Profile::kCrash
+             : kind < 68 ? Profile::kWriteErrors
+             : kind < 84 ? Profile::kBadSectors
+                         : Profile::kFullDisk;
+  const uint64_t capacity =
+      profile_ == Profile::kFullDisk ? chance_.between(8, 24) * kMiB : 1024 * kMiB;
+  disk_ = std::make_unique<SimDisk>(chance_, trace_, directory_, capacity);
+  disk_->direct_io = !chance_.happens(0.1);
+  disk_->in_flight = [this](std::vector<SimDisk::InFlight>& writes) {
+    for (const auto& core : cores_) core->io->unwritten(writes);
+  };
+  platform_ = {disk_.get(), &clock_, &random_, &helpers_, &chaos_};
+
+  options_.platform = &platform_;
+  options_.directory = directory_;
+  options_.shard_count_at_format = shard_count_;
+  options_.log_segment_bytes = kMiB;
+  options_.bulk_segment_bytes = kMiB;
+  options_.lmdb_map_bytes = chance_.happens(0.2) ? kMiB : 64 * kMiB;
+  options_.checkpoint_entries = static_cast<uint32_t>(chance_.between(4, 200));
+  options_.checkpoint_log_bytes = chance_.between(1, 16) * 256 * 1024;
+  options_.checkpoint_interval_ms = static_cast<uint32_t>(chance_.between(50, 20'000));
+  options_.overlay_bytes_max = chance_.happens(0.3) ? chance_.between(8, 64) * 1024 : 64 * kMiB;
+  options_.own_file_bytes_min = chance_.between(16, 400) * 1024;
+  options_.gc_live_ratio_max = static_cast<double>(chance_.between(2, 10)) / 10;
+  options_.gc_sealed_age_ms = 0;
+  options_.gc_interval_ms = 1000;
+
+  const auto often = [&](uint64_t low, uint64_t high) {
+    return static_cast<double>(chance_.between(low, high)) / 100;
+  };
+  mix_.erase = often(5, 40);
+  mix_.batch = often(0, 40);
+  mix_.rewrite = often(0, 15);
+  mix_.compose = often(0, 15);
+  mix_.read = often(5, 40);
+  mix_.scan = often(0, 15);
+  mix_.seal = often(0, 3);
+  mix_.blob = often(0, 50);
+  mix_.abandon = often(0, 20);
+  mix_.conditional = often(0, 40);
+  mix_.body_bytes_max = chance_.happens(0.3) ? storage::kInlineBodyBytesMax : 20'000;
+  mix_.blob_bytes_max = chance_.between(10, 500) * 1024;
+
+  mix_.meta_bytes_max = 3000;
+  if (chance_.happens(0.2)) {
+    // Log segments that hold records only: nothing but the checkpoint keeps them from reuse, and
+    // that comes late.
+    mix_.body_bytes_max = storage::kIndexBodyBytesMax;
+    mix_.meta_bytes_max = 100'000;
+    options_.checkpoint_entries = 100'000;
+    options_.checkpoint_log_bytes = 64 * kMiB;
+    options_.checkpoint_interval_ms = 600'000;
+    options_.overlay_bytes_max = 64 * kMiB;
+  }
+
+  for (const Chaos::Point point :
+       {Chaos::Point::kLaneQueueFull, Chaos::Point::kShardQueueFull, Chaos::Point::kNoBuffer}) {
+    if (chance_.happens(0.5)) chaos_.probability[static_cast<size_t>(point)] = often(0, 10);
+  }
+  for (const Chaos::Point point : {Chaos::Point::kLaneWaits, Chaos::Point::kSegmentNotReady,
+                                   Chaos::Point::kLateCheckpoint, Chaos::Point::kRelocationsFull}) {
+    if (chance_.happens(0.5)) chaos_.probability[static_cast<size_t>(point)] = often(0, 90);
+  }
+
+  spaces_ = {3, 77, (uint64_t{1} << 62) + 9};
+  const uint64_t names = chance_.between(4, 60);
+  for (uint64_t i = 0; i < names; ++i) {
+    std::string name = fmt::format("{}{}", static_cast<char>('a' + chance_.below(4)), i);
+    if (chance_.happens(0.3)) name += "/x/" + std::to_string(chance_.below(3));
+    // Around the lengths at which the index cuts names.
+    if (chance_.happens(0.1)) name.resize(chance_.between(478, 484), 'n');
+    if (chance_.happens(0.05)) name.resize(chance_.between(956, storage::kNameBytesMax), 'm');
+    names_.push_back(std::move(name));
+  }
+}
+
+World::~World() {
+  tasks_.clear();
+  cores_.clear();
+  engine_.reset();
+}
+
+void World::fail(std::string what) {
+  if (!error_.empty()) return;
+  error_ = std::move(what);
+  trace_.event("FAILED");
+}
+
+// --- For tasks
+
+World::Place World::pick_place() {
+  const uint64_t index = chance_.below(names_.size());
+  Place place;
+  place.shard = static_cast<unsigned>(index % shard_count_);
+  place.key.name = names_[index];
+  const uint64_t kind = chance_.below(100);
+  place.key.table = kind < 68   ? Table::kCurrent
+                    : kind < 72 ? Table::kVersion
+                    : kind < 78 ? Table::kUpload
+                    : kind < 94 ? Table::kPart
+                                : Table::kBucket;
+  place.key.space = place.key.table == Table::kBucket
+                        ? storage::kControlSpace
+                        : spaces_[chance_.happens(0.8) ? 0 : chance_.below(spaces_.size())];
+  return place;
+}
+
+World::Place World::pick_existing() {
+  const auto shard = static_cast<unsigned>(chance_.below(shard_count_));
+  const State& state = model_.acknowledged(shard);
+  if (state.empty() || chance_.happens(0.1)) return pick_place();
+  auto at = state.begin();
+  std::advance(at, chance_.below(state.size()));
+  return {shard, at->first};
+}
+
+std::shared_ptr<Value> World::make_value() {
+  auto value = std::make_shared<Value>();
+  value->id = next_value_++;
+  value->tag = std::to_string(chance_.below(4));
+  value->meta.resize(
+      8 + (chance_.happens(0.1) ? chance_.below(mix_.meta_bytes_max) : chance_.below(64)));
+  std::memcpy(value->meta.data(), &value->id, 8);
+  values_[value->id] = value;
+  return value;
+}
+
+ValuePtr World::value_of(uint64_t id) const {
+  const auto found = values_.find(id);
+  return found == values_.end() ? nullptr : found->second;
+}
+
+void World::judge_refusal(const char* what, const Error& error) {
+  bool legal = false;
+  switch (error.code) {
+    case Code::kBusy:
+      legal = true;
+      break;
+    case Code::kNoSpace:
+      legal = profile_ == Profile::kFullDisk;
+      break;
+    case Code::kReadOnly:
+    case Code::kIo:
+      legal = disk_->dead() || disk_->failed_write() || disk_->injected_read_errors() > 0;
+      break;
+    case Code::kCancelled:
+      legal = stopping_;
+      break;
+    default:
+      break;
+  }
+  if (!legal) fail(fmt::format("{}: {} ({})", what, code_name(error.code), error.detail));
+}
+
+ValuePtr World::judge_record(unsigned shard, const Key& key, const storage::RecordView* record) {
+  uint64_t id = 0;
+  ValuePtr value;
+  if (record != nullptr) {
+    if (record->meta.size() >= 8) std::memcpy(&id, record->meta.data(), 8);
+    value = value_of(id);
+    if (value == nullptr || record->size != value->size || record->tag != value->tag ||
+        as_text(record->meta) != value->meta) {
+      fail(fmt::format("shard {}: a record of '{}' is none that was written", shard,
+                       key.name.substr(0, 40)));
+      return nullptr;
+    }
+  }
+  const std::string wrong = model_.observed(core_of(shard), shard, key, id);
+  if (!wrong.empty()) {
+    fail(wrong);
+    return nullptr;
+  }
+  return value;
+}
+
+bool World::is_damaged(const BlobRef& blob) const {
+  return std::ranges::any_of(damages_, [&](const Damage& damage) {
+    return damage.file == blob.file && damage.generation == blob.generation &&
+           damage.offset < blob.offset + blob.length + 2 * 4096 + 4096 &&
+           blob.offset < damage.offset + damage.length;
+  });
+}
+
+// --- Faults
+
+void World::choose_faults() {
+  disk_->faults = {};
+  if (chance_.happens(0.5)) disk_->faults.short_transfer = 0.1;
+  if (chance_.happens(0.5)) disk_->faults.interrupted = 0.1;
+  if (chance_.happens(0.2)) disk_->faults.allocate_unsupported = 0.5;
+  if (profile_ == Profile::kWriteErrors && chance_.happens(0.7)) {
+    const double often = 1.0 / static_cast<double>(chance_.between(20, 400));
+    if (chance_.happens(0.7)) disk_->faults.sync_error = often;
+    if (chance_.happens(0.5)) disk_->faults.write_error = often;
+  }
+  if (profile_ == Profile::kBadSectors && chance_.happens(0.5)) disk_->faults.read_error = 0.02;
+  disk_->resident = static_cast<double>(chance_.below(5)) / 4;
+  for (const auto& core : cores_) {
+    core->io->step_probability = chance_.happens(0.5) ? 0.8 : 0.3;
+    core->io->flush_probability = chance_.happens(0.5) ? 1.0 : 0.1;
+  }
+  chaos_.enabled = chance_.happens(0.7);
+}
+
+void World::no_faults() {
+  disk_->faults = {};
+  chaos_.enabled = false;
+  for (const auto& core : cores_) core->io->flush_probability = 1.0;
+}
+
+// Changes stored bytes of a blob; what reads them must say so from now on.
+void World::damage(const BlobRef& blob) {
+  const auto kind = static_cast<BlobKind>(blob.kind);
+  const storage::FileKind file = kind == BlobKind::kLog    ? storage::FileKind::kLog
+                                 : kind == BlobKind::kBulk ? storage::FileKind::kBulk
+                                                           : storage::FileKind::kOwn;
+  const uint64_t at = blob.offset + chance_.below(blob.length);
+  const uint64_t length = chance_.between(1, blob.offset + blob.length - at);
+  if (disk_->damage(storage::LocalFiles::path_of(file, blob.file), at, length)) {
+    damages_.push_back(
+        {blob.file, blob.generation, at / 4096 * 4096, round_up(length + 4096, 4096)});
+  }
+}
+
+// --- The engine comes and goes
+
+void World::open(bool may_crash) {
+  for (int attempt = 0; !failed(); ++attempt) {
+    if (attempt == 12) return fail("the engine does not open in twelve attempts");
+    no_faults();
+    options_.core_count = static_cast<unsigned>(chance_.between(1, 3));
+    if (profile_ == Profile::kBadSectors && chance_.happens(0.3)) {
+      const auto logs = disk_->files("log");
+      if (!logs.empty()) {
+        disk_->make_unreadable(logs[chance_.below(logs.size())], chance_.below(64) * 4096);
+      }
+    }
+    if (may_crash && chance_.happens(0.3)) disk_->crash_after(chance_.below(80));
+    const uint64_t read_errors = disk_->injected_read_errors();
+    auto opened = storage::Engine::open(options_, clock_);
+    trace_.event("open", options_.core_count,
+                 opened ? 0 : 1 + static_cast<uint64_t>(opened.error().code));
+    if (disk_->dead()) {
+      if (opened) opened->reset();
+      disk_->restart();
+      continue;
+    }
+    disk_->cancel_crash();
+    if (!opened || !(*opened)->healthy()) {
+      const std::string why = opened ? (*opened)->health_text() : opened.error().detail;
+      if (opened) opened->reset();
+      if (disk_->injected_read_errors() == read_errors) {
+        return fail("the engine does not open whole: " + why);
+      }
+      // The disk was replaced by a copy that can be read.
+      disk_->heal();
+      disk_->close_all();
+      continue;
+    }
+    engine_ = std::move(*opened);
+    disk_->heal();
+    return;
+  }
+}
+
+void World::attach() {
+  stopping_ = false;
+  sealed_.clear();
+  model_.begin_run(options_.core_count);
+  for (unsigned number = 0; number < options_.core_count; ++number) {
+    auto core = std::make_unique<Core>();
+    core->io = std::make_unique<SimIo>(chance_, trace_, *disk_, core->run_queue);
+    core->stopped.fn = [](Completion& completion) {
+      static_cast<Core::Stopped&>(completion).done = true;
+    };
+    core->engine = engine_->attach(number, *core->io, core->run_queue, core->buffers);
+    cores_.push_back(std::move(core));
+  }
+}
+
+// Lets go of everything, as the end of a process does; the engine is not asked.
+void World::let_go() {
+  for (const auto& core : cores_) {
+    trace_.add("batches", core->engine->stats().log_batches);
+    trace_.add("checkpoints written", core->engine->stats().checkpoints);
+    trace_.add("blobs written", core->engine->stats().blob_writes);
+    trace_.add("damage detected", core->engine->stats().corrupt_reads);
+  }
+  if (engine_ != nullptr) {
+    trace_.add("records moved", engine_->space_use().records_moved);
+    trace_.add("segments reused", engine_->space_use().segments_reused);
+  }
+  for (auto& core : cores_) {
+    core->engine.reset();
+    while (core->run_queue.run() != 0) {
+    }
+    core->io.reset();
+  }
+  for (const auto& task : tasks_) {
+    if (!task->done()) fail("a call was never completed");
+  }
+  tasks_.clear();
+  cores_.clear();
+  engine_.reset();
+}
+
+void World::end_by_crash(bool power_fails) {
+  power_fails ? disk_->crash() : disk_->kill();
+  chaos_.enabled = false;
+  for (auto& core : cores_) {
+    if (!stopping_) core->engine->stop(core->stopped);
+  }
+  stopping_ = true;
+  // What was under way fails on the dead disk. No checkpoint is made any more, unless something
+  // waits for one.
+  const auto quiet = [&] {
+    return std::ranges::none_of(tasks_, [](const auto& task) { return task->pinned(); }) &&
+           std::ranges::all_of(cores_, [](const auto& core) {
+             return core->local().relocations_outstanding() == 0;
+           });
+  };
+  size_t turns = 0;
+  for (; turns == 0 || !quiet(); ++turns) {
+    if (turns == kTurnsToEndMax) return fail("after a crash something never ends");
+    for (const auto& task : tasks_) task->cancel();
+    for (auto& core : cores_) {
+      core->io->poll();
+      core->engine->poll();
+      core->run_queue.run();
+    }
+    clock_.advance_ns(1'000'000);
+    helpers_.run_one(turns < 300 ? "checkpoints" : "", false);
+  }
+  let_go();
+  disk_->restart();
+}
+
+void World::end_by_stop() {
+  stopping_ = true;
+  no_faults();
+  for (auto& core : cores_) core->engine->stop(core->stopped);
+  const auto over = [&] {
+    return std::ranges::all_of(tasks_, [](const auto& task) { return task->done(); }) &&
+           std::ranges::all_of(cores_, [](const auto& core) { return core->stopped.done; });
+  };
+  for (size_t turns = 0; !over(); ++turns) {
+    if (turns == kTurnsToEndMax) return fail("a stop never ends");
+    for (const auto& task : tasks_) {
+      task->cancel();
+      task->go_on();
+    }
+    turn();
+    if (failed()) return;
+    if (disk_->dead()) return end_by_crash(true);
+  }
+  const bool healthy = engine_->healthy();
+  if (profile_ == Profile::kBadSectors && chance_.happens(0.5)) {
+    find_all();
+    std::erase_if(blobs_, [&](const BlobRef& blob) { return !in_file(blob); });
+    if (!blobs_.empty()) damage(blobs_[chance_.below(blobs_.size())]);
+  }
+  let_go();
+  // After a failed write nobody knows what the disk has: the machine restarts.
+  if (!healthy) disk_->crash();
+  disk_->dead() ? disk_->restart() : disk_->close_all();
+}
+
+// --- Life
+
+void World::new_task() {
+  if (chance_.happens(mix_.read)) {
+    tasks_.push_back(make_read(*this));
+  } else if (chance_.happens(mix_.scan)) {
+    tasks_.push_back(make_scan(*this));
+  } else if (chance_.happens(mix_.seal)) {
+    tasks_.push_back(make_seal(*this));
+  } else {
+    tasks_.push_back(make_write(*this));
+  }
+}
+
+void World::turn() {
+  Core& core = *cores_[chance_.below(cores_.size())];
+  switch (chance_.below(4)) {
+    case 0:
+      core.io->poll();
+      break;
+    case 1:
+      core.engine->poll();
+      break;
+    case 2:
+      core.run_queue.run();
+      break;
+    default:
+      core.io->poll();
+      core.engine->poll();
+      core.run_queue.run();
+      break;
+  }
+  if (chance_.happens(0.3)) helpers_.run_one("", chance_.happens(0.05));
+  if (chance_.happens(0.3)) clock_.advance_ns(chance_.below(20'000'000));
+  if (chance_.happens(0.005)) clock_.advance_ns(chance_.below(60) * 1'000'000'000);
+  if (chance_.happens(0.005))
+    clock_.jump_wall(static_cast<int64_t>(chance_.below(200'000'000)) - 100'000'000);
+}
+
+void World::live(bool last) {
+  choose_faults();
+  const uint64_t turns = chance_.between(100, 3000);
+  const uint64_t tasks_max = chance_.between(1, 24);
+  const double fresh = static_cast<double>(chance_.between(10, 60)) / 100;
+  if (!last && chance_.happens(0.4))
+    disk_->crash_after(chance_.below(chance_.happens(0.5) ? 200 : 3000));
+  for (uint64_t i = 0; i < turns && !failed() && !disk_->dead(); ++i) {
+    if (tasks_.size() < tasks_max && chance_.happens(fresh)) new_task();
+    turn();
+    if (!tasks_.empty()) tasks_[chance_.below(tasks_.size())]->go_on();
+    std::erase_if(tasks_, [](const auto& task) { return task->done(); });
+    if (chance_.happens(0.005)) cores_[chance_.below(cores_.size())]->local().request_checkpoint();
+    if (profile_ == Profile::kBadSectors && chance_.happens(0.005)) {
+      const Place place = pick_existing();
+      const auto record = shard(place.shard).get_now(place.key.view());
+      if (record && !record->view().blobs.empty()) {
+        const BlobRef& blob = record->view().blobs.front();
+        // Log records are read again by a recovery: damage there is another story.
+        if (static_cast<BlobKind>(blob.kind) != BlobKind::kLog && in_file(blob)) damage(blob);
+      }
+    }
+    if (!engine_->healthy() && !disk_->dead() && !disk_->failed_write() &&
+        disk_->injected_read_errors() == 0) {
+      fail("the engine stopped writing without a cause: " + engine_->health_text());
+    }
+  }
+}
+
+std::vector<std::map<Key, uint64_t>> World::find_all() {
+  std::vector<std::map<Key, uint64_t>> found(shard_count_);
+  blobs_.clear();
+  for (unsigned number = 0; number < shard_count_; ++number) {
+    RunQueue& run_queue = core(core_of(number)).run_queue;
+    for (size_t table = 0; table < storage::kTableCount; ++table) {
+      std::vector<uint64_t> spaces = spaces_;
+      spaces.push_back(storage::kControlSpace);
+      for (const uint64_t space : spaces) {
+        std::string after;
+        for (bool more = true; more && !failed();) {
+          struct Request : storage::ScanRequest {
+            using ScanRequest::ScanRequest;
+            bool came = false;
+          } request(
+              {.table = static_cast<Table>(table), .space = space, .after = after, .limit = 500});
+          request.fn = [](Completion& completion) {
+            static_cast<Request&>(static_cast<storage::ScanRequest&>(completion)).came = true;
+          };
+          shard(number).scan(request);
+          while (!request.came) run_queue.run();
+          if (!request.result) {
+            fail("a listing fails: " + request.result.error().detail);
+            return found;
+          }
+          more = request.result->more;
+          for (const auto& entry : request.result->entries) {
+            const Key key{static_cast<Table>(table), space, std::string(entry.name)};
+            uint64_t id = 0;
+            if (entry.record.meta.size() >= 8) std::memcpy(&id, entry.record.meta.data(), 8);
+            const ValuePtr value = value_of(id);
+            if (value == nullptr || value->size != entry.record.size ||
+                value->tag != entry.record.tag || value->meta != as_text(entry.record.meta)) {
+              fail("a listed record is none that was written: " + key.name.substr(0, 40));
+              return found;
+            }
+            found[number][key] = id;
+            if (in_file(entry.record.body)) blobs_.push_back(entry.record.body);
+            for (const BlobRef& blob : entry.record.blobs) {
+              if (in_file(blob)) blobs_.push_back(blob);
+            }
+            after = key.name;
+          }
+        }
+      }
+    }
+  }
+  return found;
+}
+
+void World::read_content(unsigned number, const Key& key, const storage::RecordView& record,
+                         const Value& value) {
+  std::string content(as_text(record.inline_body));
+  std::vector<BlobRef> blobs;
+  if (in_file(record.body)) blobs.push_back(record.body);
+  for (const BlobRef& blob : record.blobs) blobs.push_back(blob);
+  Core& core = *cores_[number];
+  for (const BlobRef& blob : blobs) {
+    for (uint64_t at = 0; at < blob.length;) {
+      struct Request : storage::ReadBlob {
+        using ReadBlob::ReadBlob;
+        bool came = false;
+      } request(blob, at, static_cast<uint32_t>(std::min<uint64_t>(blob.length - at, 300'000)));
+      request.fn = [](Completion& completion) {
+        static_cast<Request&>(static_cast<storage::ReadBlob&>(completion)).came = true;
+      };
+      core.engine->blobs().read(request);
+      while (!request.came) {
+        core.io->poll();
+        core.run_queue.run();
+      }
+      if (!request.result) {
+        if (request.result.error().code == Code::kCorrupt && is_damaged(blob)) return;
+        return fail(fmt::format("'{}' cannot be read: {}", key.name.substr(0, 40),
+                                request.result.error().detail));
+      }
+      content += as_text(request.result->data);
+      at += request.length;
+    }
+  }
+  std::string expected;
+  for (const Piece& piece : value.pieces) expected += pattern(piece);
+  if (content != expected) fail(fmt::format("'{}' has wrong content", key.name.substr(0, 40)));
+}
+
+void World::verify() {
+  const auto found = find_all();
+  if (failed()) return;
+  if (std::string wrong = model_.settle(found); !wrong.empty()) return fail(wrong);
+  for (unsigned number = 0; number < shard_count_ && !failed(); ++number) {
+    for (const auto& [key, value] : model_.acknowledged(number)) {
+      const auto record = shard(number).get_now(key.view());
+      if (!record)
+        return fail("what a listing shows a look-up does not find: " + record.error().detail);
+      read_content(static_cast<unsigned>(chance_.below(cores_.size())), key, record->view(),
+                   *value);
+      if (failed()) return;
+    }
+  }
+}
+
+// After a clean stop, a start, and a while in which nothing was asked: what is on the disk is what
+// the records name.
+void World::verify_accounts() {
+  verify();
+  if (failed()) return;
+  const auto blobs = blobs_;
+  end_by_stop();
+  if (failed()) return;
+  open(false);
+  if (failed()) return;
+  for (size_t turns = 0; turns < 200; ++turns) {
+    clock_.advance_ns(200'000'000);
+    helpers_.run_one("", false);
+  }
+  uint64_t live = 0;
+  std::set<uint32_t> own, log, bulk;
+  for (const BlobRef& blob : blobs) {
+    const auto kind = static_cast<BlobKind>(blob.kind);
+    (kind == BlobKind::kFile ? own : kind == BlobKind::kLog ? log : bulk).insert(blob.file);
+    if (kind != BlobKind::kFile) live += blob.length;
+  }
+  const storage::SpaceUse use = engine_->space_use();
+  if (use.segment_live_bytes != live) {
+    return fail(
+        fmt::format("live bytes of the segments are {}, counted {}", live, use.segment_live_bytes));
+  }
+  if (use.own_files != own.size() || disk_->files("blob").size() != own.size()) {
+    return fail(fmt::format("{} own files are referred to, {} counted, {} on the disk", own.size(),
+                            use.own_files, disk_->files("blob").size()));
+  }
+  if (disk_->files("log").size() > log.size() + kSegmentsKeptMax ||
+      disk_->files("bulk").size() > bulk.size() + kSegmentsKeptMax) {
+    return fail(fmt::format(
+        "{} log and {} bulk segments are referred to, {} and {} are on the disk", log.size(),
+        bulk.size(), disk_->files("log").size(), disk_->files("bulk").size()));
+  }
+  for (const uint64_t space : spaces_) {
+    uint64_t objects = 0, bytes = 0;
+    for (unsigned number = 0; number < shard_count_; ++number) {
+      for (const auto& [key, value] : model_.acknowledged(number)) {
+        if (key.table != Table::kCurrent || key.space != space) continue;
+        ++objects;
+        bytes += value->size;
+      }
+    }
+    if (engine_->space_objects(space) != objects || engine_->space_bytes(space) != bytes) {
+      return fail(fmt::format("space {} holds {} objects of {} bytes, counted {} of {}", space,
+                              objects, bytes, engine_->space_objects(space),
+                              engine_->space_bytes(space)));
+    }
+  }
+  engine_.reset();
+}
+
+Outcome World::run() {
+  std::filesystem::remove_all(directory_);
+  std::filesystem::create_directories(directory_ + "/shard");
+  const uint64_t lives = chance_.between(2, 5);
+  for (uint64_t i = 0; i < lives && !failed(); ++i) {
+    open(true);
+    if (failed()) break;
+    attach();
+    verify();
+    if (failed()) break;
+    live(false);
+    if (failed()) break;
+    const uint64_t end = chance_.below(100);
+    if (disk_->dead() || end < 50) {
+      end_by_crash(true);
+    } else if (end < 75) {
+      end_by_crash(false);
+    } else {
+      end_by_stop();
+    }
+  }
+  if (!failed()) open(false);
+  if (!failed()) {
+    attach();
+    verify_accounts();
+  }
+  if (failed()) {
+    // Whatever state it is in: nothing of it is used again.
+    if (!disk_->dead()) disk_->kill();
+    for (auto& task : tasks_) (void)task.release();
+    for (auto& core : cores_) (void)core.release();
+    (void)engine_.release();
+    cores_.clear();
+    tasks_.clear();
+  }
+  Outcome outcome{error_, trace_.hash(), trace_.count()};
+  std::filesystem::remove_all(directory_);
+  return outcome;
+}
+
+}  // namespace basalt::sim

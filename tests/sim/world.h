@@ -1,0 +1,168 @@
+// World: one simulated run. Builds an engine on a simulated machine, lets tasks loose on it, lets
+// it crash, stop and come back with another number of cores, and compares all it shows with the
+// model.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/buffer.h"
+#include "storage/core_engine.h"
+#include "storage/engine.h"
+#include "tests/sim/model.h"
+#include "tests/sim/sim_disk.h"
+#include "tests/sim/sim_machine.h"
+
+namespace basalt::sim {
+
+class World;
+
+// Something that a client does, over several turns.
+class Task {
+ public:
+  explicit Task(World& world) : world_(world) {}
+  virtual ~Task() = default;
+  virtual void go_on() {}  // called now and then
+  // The engine is about to go: takes its hands off what belongs to it as soon as nothing is under
+  // way.
+  virtual void cancel() = 0;
+  bool done() const { return done_; }
+  // Holds on to a writer with a call under way: its core may not go yet.
+  virtual bool pinned() const { return false; }
+
+ protected:
+  World& world_;
+  bool done_ = false;
+};
+
+enum class Profile : uint8_t { kCrash, kWriteErrors, kBadSectors, kFullDisk, kCount };
+
+// How often what happens; drawn anew for each run, so that runs differ in kind and not only in
+// order.
+struct Mix {
+  double put, erase, batch, rewrite, compose, read, scan, seal, blob, abandon, conditional;
+  uint64_t body_bytes_max, blob_bytes_max, meta_bytes_max;
+};
+
+struct Damage {
+  uint32_t file, generation;
+  uint64_t offset, length;
+};
+
+struct Outcome {
+  std::string error;  // empty: good
+  uint64_t trace_hash = 0;
+  uint64_t events = 0;
+};
+
+class World {
+ public:
+  World(uint64_t seed, std::string directory, bool verbose);
+  ~World();
+  Outcome run();
+  Trace& trace() { return trace_; }
+
+  // --- For tasks.
+  struct Core {
+    RunQueue run_queue;
+    BufferPool buffers;
+    std::unique_ptr<SimIo> io;
+    std::unique_ptr<storage::CoreEngine> engine;
+    struct Stopped : Completion {
+      bool done = false;
+    } stopped;
+    storage::LocalCore& local() { return static_cast<storage::LocalCore&>(*engine); }
+  };
+  Core& core(unsigned number) { return *cores_[number]; }
+  unsigned core_count() const { return static_cast<unsigned>(cores_.size()); }
+  unsigned core_of(unsigned shard) const { return shard % core_count(); }
+  storage::MetaShard& shard(unsigned number) { return core(core_of(number)).engine->shard(number); }
+  Chance& chance() { return chance_; }
+  Model& model() { return model_; }
+  const Mix& mix() const { return mix_; }
+  void fail(std::string what);
+  bool failed() const { return !error_.empty(); }
+  bool stopping() const { return stopping_; }
+  bool dead() const { return disk_->dead(); }
+
+  struct Place {
+    unsigned shard = 0;
+    Key key;
+  };
+  Place pick_place();
+  Place pick_existing();
+  std::shared_ptr<Value> make_value();
+  void remember(const ValuePtr& value) { values_[value->id] = value; }
+  ValuePtr value_of(uint64_t id) const;
+  uint64_t next_value_id() { return next_value_++; }
+  const std::vector<uint64_t>& spaces() const { return spaces_; }
+  std::set<std::pair<unsigned, uint64_t>>& sealed() { return sealed_; }  // (shard, space)
+  unsigned shards() const { return shard_count_; }
+
+  // Is this answer one that the engine may give now? Fails the run if not.
+  void judge_refusal(const char* what, const Error& error);
+  // Compares a record with the model; its value, or null.
+  ValuePtr judge_record(unsigned shard, const Key& key, const storage::RecordView* record);
+  bool is_damaged(const storage::BlobRef& blob) const;
+
+ private:
+  void open(bool may_crash);
+  void attach();
+  void live(bool last);
+  void turn();
+  void new_task();
+  void end_by_crash(bool power_fails);
+  void end_by_stop();
+  void let_go();
+  void verify();
+  void verify_accounts();
+  void read_content(unsigned core, const Key& key, const storage::RecordView& record,
+                    const Value& value);
+  // What is there, per shard: value ids. Keeps the places of the blobs in `blobs_`.
+  std::vector<std::map<Key, uint64_t>> find_all();
+  void damage(const storage::BlobRef& blob);
+  void choose_faults();
+  void no_faults();
+
+  const uint64_t seed_;
+  const std::string directory_;
+  Chance chance_;
+  Trace trace_;
+  SimClock clock_;
+  SimRandom random_;
+  SimChaos chaos_;
+  SimHelpers helpers_;
+  std::unique_ptr<SimDisk> disk_;
+  storage::Platform platform_;
+  storage::EngineOptions options_;
+  Profile profile_;
+  Mix mix_{};
+
+  unsigned shard_count_;
+  std::vector<std::string> names_;
+  std::vector<uint64_t> spaces_;
+  Model model_;
+  std::map<uint64_t, ValuePtr> values_;
+  uint64_t next_value_ = 1;
+  std::set<std::pair<unsigned, uint64_t>> sealed_;
+  std::vector<Damage> damages_;
+  std::vector<storage::BlobRef> blobs_;
+
+  std::unique_ptr<storage::Engine> engine_;
+  std::vector<std::unique_ptr<Core>> cores_;
+  std::vector<std::unique_ptr<Task>> tasks_;
+  bool stopping_ = false;
+  std::string error_;
+};
+
+// --- tests/sim/tasks.cc
+std::unique_ptr<Task> make_write(World& world);
+std::unique_ptr<Task> make_read(World& world);
+std::unique_ptr<Task> make_scan(World& world);
+std::unique_ptr<Task> make_seal(World& world);
+
+}  // namespace basalt::sim
