@@ -158,6 +158,11 @@ void Scrub::run() {
         start(deep ? ScrubMode::kDeep : ScrubMode::kLight, std::nullopt);
     lock.lock();
   }
+  // A command may have come after the last save: a scrub that was started, and perhaps paused, goes
+  // on from there after the restart.
+  const bool under_way = status_.state != ScrubState::kIdle;
+  lock.unlock();
+  if (under_way) save_state();
 }
 
 // Steps until the scrub has ended, is paused, or the engine stops.
