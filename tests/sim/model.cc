@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "base/check.h"
 
@@ -163,18 +164,28 @@ std::string Model::settle(const std::vector<std::map<Key, uint64_t>>& found) {
     return at == state.end() ? 0 : at->second->id;
   };
   for (const auto& batches : unsettled_) {
-    // The longest prefix that agrees with what is there, on every key that the batches touch.
-    std::optional<size_t> fits;
+    // The longest prefix that agrees with what is there, on every key that the batches touch. A
+    // batch that may have been refused took place if its changes are there, where no later batch
+    // changed the same key again.
+    std::optional<std::vector<bool>> fits;
     for (size_t length = batches.size() + 1; length-- > 0 && !fits;) {
+      std::vector<bool> taken(batches.size());
+      std::set<std::pair<unsigned, Key>> covered;
+      for (size_t i = std::min(length, batches.size()); i-- > 0;) {
+        const BatchFate& fate = *batches[i];
+        taken[i] =
+            !fate.maybe_refused || std::ranges::all_of(fate.changes, [&](const auto& change) {
+              return covered.contains({fate.shard, change.first}) ||
+                     found_id(fate.shard, change.first) ==
+                         (change.second == nullptr ? 0 : change.second->id);
+            });
+        if (!taken[i]) continue;
+        for (const auto& [key, value] : fate.changes) covered.insert({fate.shard, key});
+      }
       std::vector<State> states = acknowledged_;
       bool legal = true;
       for (size_t i = 0; i < batches.size(); ++i) {
-        const bool there = !batches[i]->maybe_refused ||
-                           std::ranges::all_of(batches[i]->changes, [&](const auto& change) {
-                             return found_id(batches[i]->shard, change.first) ==
-                                    (change.second == nullptr ? 0 : change.second->id);
-                           });
-        if (i < length && there) {
+        if (taken[i]) {
           apply(states[batches[i]->shard], *batches[i]);
         } else if (batches[i]->observed) {
           legal = false;
@@ -185,7 +196,7 @@ std::string Model::settle(const std::vector<std::map<Key, uint64_t>>& found) {
           legal = legal && id_in(states[fate->shard], key) == found_id(fate->shard, key);
         }
       }
-      if (legal) fits = length;
+      if (legal) fits = std::move(taken);
     }
     if (!fits) {
       std::string text = "after recovery no prefix of the unacknowledged batches fits:";
@@ -199,15 +210,8 @@ std::string Model::settle(const std::vector<std::map<Key, uint64_t>>& found) {
       }
       return text;
     }
-    for (size_t i = 0; i < *fits; ++i) {
-      const FatePtr& fate = batches[i];
-      if (fate->maybe_refused && !std::ranges::all_of(fate->changes, [&](const auto& change) {
-            return found_id(fate->shard, change.first) ==
-                   (change.second == nullptr ? 0 : change.second->id);
-          })) {
-        continue;
-      }
-      apply(acknowledged_[fate->shard], *fate);
+    for (size_t i = 0; i < batches.size(); ++i) {
+      if ((*fits)[i]) apply(acknowledged_[batches[i]->shard], *batches[i]);
     }
   }
   unsettled_.clear();
