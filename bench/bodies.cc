@@ -14,20 +14,23 @@
 namespace basalt::bench {
 namespace {
 
-uint64_t digest_key(uint64_t size, uint32_t variant) { return size * Bodies::kVariantsMax + variant; }
+uint64_t digest_key(uint64_t size, uint32_t variant) {
+  return size * Bodies::kVariantsMax + variant;
+}
 
 }  // namespace
 
 Result<std::unique_ptr<Bodies>> Bodies::create() {
   std::unique_ptr<Bodies> bodies(new Bodies());
   bodies->fd_ = memfd_create("basalt-bench", MFD_CLOEXEC);
-  if (bodies->fd_ < 0 || ftruncate(bodies->fd_, kPatternBytes) != 0) return fail_errno(errno, "memfd_create");
+  if (bodies->fd_ < 0 || ftruncate(bodies->fd_, kPatternBytes) != 0)
+    return fail_errno(errno, "memfd_create");
   void* space = mmap(nullptr, 2 * kPatternBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (space == MAP_FAILED) return fail_errno(errno, "mmap");
   bodies->pattern_ = static_cast<uint8_t*>(space);
   for (int half = 0; half < 2; ++half) {
-    if (mmap(bodies->pattern_ + static_cast<uint64_t>(half) * kPatternBytes, kPatternBytes, PROT_READ | PROT_WRITE,
-             MAP_SHARED | MAP_FIXED, bodies->fd_, 0) == MAP_FAILED) {
+    if (mmap(bodies->pattern_ + static_cast<uint64_t>(half) * kPatternBytes, kPatternBytes,
+             PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, bodies->fd_, 0) == MAP_FAILED) {
       return fail_errno(errno, "mmap of the pattern");
     }
   }
@@ -45,7 +48,8 @@ Bodies::~Bodies() {
 
 uint32_t Bodies::variants(uint64_t size) {
   constexpr uint64_t kHashedPerSize = uint64_t{256} << 20;
-  return static_cast<uint32_t>(std::clamp<uint64_t>(kHashedPerSize / std::max<uint64_t>(size, 1), 2, kVariantsMax));
+  return static_cast<uint32_t>(
+      std::clamp<uint64_t>(kHashedPerSize / std::max<uint64_t>(size, 1), 2, kVariantsMax));
 }
 
 Body Bodies::body(uint64_t size, uint64_t random) {
@@ -69,7 +73,8 @@ BodyDigest Bodies::compute(const Body& body, Signing signing) const {
   if (chunks) {
     for (uint64_t done = 0; done < body.size;) {
       const uint64_t step = std::min(body.size - done, kChunkBytes);
-      out.chunk_sha256.push_back(auth::hex_digest(auth::sha256(as_text(Bytes(at(body.begin + done), step)))).digits);
+      out.chunk_sha256.push_back(
+          auth::hex_digest(auth::sha256(as_text(Bytes(at(body.begin + done), step)))).digits);
       done += step;
     }
   }

@@ -1,9 +1,10 @@
 // Bodies: what objects are made of, and what is known of them before the clock starts.
 //
-// All bodies are windows of one random pattern that repeats every kPatternBytes. Where a body begins depends on its size
-// and its variant, and the variant on the key: so the reader of any object knows every byte of it, sending needs no
-// copy (sendfile from a memory file), and the digests that signing wants are computed once, in prepare().
-// The pattern's length is a prime number of pages: an offset that is wrong by a power of two shows.
+// All bodies are windows of one random pattern that repeats every kPatternBytes. Where a body
+// begins depends on its size and its variant, and the variant on the key: so the reader of any
+// object knows every byte of it, sending needs no copy (sendfile from a memory file), and the
+// digests that signing wants are computed once, in prepare(). The pattern's length is a prime
+// number of pages: an offset that is wrong by a power of two shows.
 #pragma once
 
 #include <array>
@@ -20,9 +21,9 @@
 namespace basalt::bench {
 
 struct BodyDigest {
-  std::string sha256_hex;                           // kHeader
-  std::string crc32_base64;                         // the trailer forms
-  std::vector<std::array<char, 64>> chunk_sha256;   // the signed chunk forms, one a chunk
+  std::string sha256_hex;                          // kHeader
+  std::string crc32_base64;                        // the trailer forms
+  std::vector<std::array<char, 64>> chunk_sha256;  // the signed chunk forms, one a chunk
 };
 
 // A body of `size` bytes; byte i is the pattern's at (begin + i) % kPatternBytes.
@@ -47,11 +48,13 @@ class Bodies {
   // Fewer variants for larger bodies, whose digests cost more: 64 up to 4 MiB, 2 from 128 MiB.
   static uint32_t variants(uint64_t size);
   static Body body(uint64_t size, uint64_t random);
-  // Computes what `signing` needs for all variants of these sizes. Before the workers start; afterwards this is constant.
+  // Computes what `signing` needs for all variants of these sizes. Before the workers start;
+  // afterwards this is constant.
   void prepare(const std::vector<uint64_t>& sizes, Signing signing);
   const BodyDigest& digest(const Body& body) const;  // of a size that was prepared
 
-  // At least kPatternBytes may be read from `at` % kPatternBytes on (the pattern is mapped twice in a row).
+  // At least kPatternBytes may be read from `at` % kPatternBytes on (the pattern is mapped twice in
+  // a row).
   const uint8_t* at(uint64_t position) const { return pattern_ + position % kPatternBytes; }
   int fd() const { return fd_; }
 

@@ -1,6 +1,7 @@
 #include "bench/client.h"
 
 #include <event2/event.h>
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
@@ -15,17 +16,16 @@
 #include <charconv>
 #include <cstring>
 
-#include <fmt/format.h>
-
 #include "base/check.h"
 
 namespace basalt::bench {
 namespace {
 
 constexpr int kIovecsMax = 16;
-constexpr uint64_t kDropBytesMax = 4u << 20;   // a recv with MSG_TRUNC
-constexpr uint64_t kDropBytesMin = 64 * 1024;  // below, the copy is cheaper than a second system call
-constexpr int kReadsMax = 16;                  // an event, so that one connection does not starve the others
+constexpr uint64_t kDropBytesMax = 4u << 20;  // a recv with MSG_TRUNC
+constexpr uint64_t kDropBytesMin =
+    64 * 1024;                 // below, the copy is cheaper than a second system call
+constexpr int kReadsMax = 16;  // an event, so that one connection does not starve the others
 
 bool equals_ignoring_case(std::string_view text, std::string_view lower) {
   if (text.size() != lower.size()) return false;
@@ -38,7 +38,8 @@ bool equals_ignoring_case(std::string_view text, std::string_view lower) {
 
 std::string tls_error() {
   char text[256] = "TLS failed";
-  if (const unsigned long error = ERR_get_error(); error != 0) ERR_error_string_n(error, text, sizeof text);
+  if (const unsigned long error = ERR_get_error(); error != 0)
+    ERR_error_string_n(error, text, sizeof text);
   ERR_clear_error();
   return text;
 }
@@ -56,15 +57,18 @@ Result<std::shared_ptr<SSL_CTX>> make_tls_context(const RunOptions& options) {
   std::shared_ptr<SSL_CTX> context(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
   if (!context) return basalt::fail(Code::kIo, tls_error());
   SSL_CTX_set_min_proto_version(context.get(), TLS1_2_VERSION);
-  SSL_CTX_set_mode(context.get(), SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+  SSL_CTX_set_mode(context.get(), SSL_MODE_ENABLE_PARTIAL_WRITE |
+                                      SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                       SSL_MODE_RELEASE_BUFFERS);
   // A server that closes without close_notify is the framing's business, not an error of its own.
   SSL_CTX_set_options(context.get(), SSL_OP_IGNORE_UNEXPECTED_EOF);
   if (options.insecure) return context;
   SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER, nullptr);
   const int loaded = options.ca_file.empty() ? SSL_CTX_set_default_verify_paths(context.get())
-                                             : SSL_CTX_load_verify_locations(context.get(), options.ca_file.c_str(), nullptr);
-  if (loaded != 1) return basalt::fail(Code::kInvalid, fmt::format("{}: {}", options.ca_file, tls_error()));
+                                             : SSL_CTX_load_verify_locations(
+                                                   context.get(), options.ca_file.c_str(), nullptr);
+  if (loaded != 1)
+    return basalt::fail(Code::kInvalid, fmt::format("{}: {}", options.ca_file, tls_error()));
   return context;
 }
 
@@ -75,7 +79,8 @@ Client::Client(Shared& shared, Handler& handler)
           shared.loop,
           [](void* self) {
             auto& client = *static_cast<Client*>(self);
-            client.fail(client.link_ == Link::kOpen ? Failure::kTimeout : Failure::kConnect, "timed out");
+            client.fail(client.link_ == Link::kOpen ? Failure::kTimeout : Failure::kConnect,
+                        "timed out");
           },
           this) {}
 
@@ -97,8 +102,10 @@ void Client::close() {
 void Client::want_write(bool wanted) {
   if (wanted == write_watched_) return;
   write_watched_ = wanted;
-  if (wanted) event_add(&write_event_, nullptr);
-  else event_del(&write_event_);
+  if (wanted)
+    event_add(&write_event_, nullptr);
+  else
+    event_del(&write_event_);
 }
 
 void Client::connect() {
@@ -126,8 +133,10 @@ void Client::open() {
   if (fd_ < 0) return fail(Failure::kConnect, std::strerror(errno));
   const int one = 1;
   setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  event_assign(&read_event_, shared_.loop.base(), fd_, EV_READ | EV_PERSIST, &Client::on_event, this);
-  event_assign(&write_event_, shared_.loop.base(), fd_, EV_WRITE | EV_PERSIST, &Client::on_event, this);
+  event_assign(&read_event_, shared_.loop.base(), fd_, EV_READ | EV_PERSIST, &Client::on_event,
+               this);
+  event_assign(&write_event_, shared_.loop.base(), fd_, EV_WRITE | EV_PERSIST, &Client::on_event,
+               this);
   link_ = Link::kConnecting;
   if (::connect(fd_, address.get(), address.size) != 0 && errno != EINPROGRESS) {
     return fail(Failure::kConnect, std::strerror(errno));
@@ -210,7 +219,8 @@ void Client::send() {
 Client::Moved Client::write_some(bool& more) {
   const size_t count = request_.pieces.size() + 1;
   const auto piece_at = [&](size_t i) {
-    return i == 0 ? Piece{.text = request_.head.data(), .size = request_.head.size()} : request_.pieces[i - 1];
+    return i == 0 ? Piece{.text = request_.head.data(), .size = request_.head.size()}
+                  : request_.pieces[i - 1];
   };
   const auto data_of = [this](const Piece& piece, uint64_t done) -> const void* {
     if (piece.text != nullptr) return piece.text + done;
@@ -221,7 +231,8 @@ Client::Moved Client::write_some(bool& more) {
   ssize_t size = 0;
   if (ssl_ != nullptr) {
     size_t written = 0;
-    if (SSL_write_ex(ssl_, data_of(first, piece_done_), std::min(left, Bodies::kPatternBytes), &written) == 1) {
+    if (SSL_write_ex(ssl_, data_of(first, piece_done_), std::min(left, Bodies::kPatternBytes),
+                     &written) == 1) {
       return {Moved::Kind::kBytes, written};
     }
     const int error = SSL_get_error(ssl_, 0);
@@ -270,7 +281,8 @@ void Client::flush() {
     Moved moved = write_some(more);
     if (moved.kind == Moved::Kind::kWait) return want_write(true);
     if (moved.kind == Moved::Kind::kFailed) {
-      // The server may have answered and closed before it read everything: that answer counts, if it is there.
+      // The server may have answered and closed before it read everything: that answer counts, if
+      // it is there.
       piece_ = count;
       sent_ = true;
       keep_alive_ = false;
@@ -296,7 +308,8 @@ Client::Moved Client::read_some() {
   ssize_t size;
   if (ssl_ != nullptr) {
     size_t got = 0;
-    if (SSL_read_ex(ssl_, buffer.data(), buffer.size(), &got) == 1) return {Moved::Kind::kBytes, got};
+    if (SSL_read_ex(ssl_, buffer.data(), buffer.size(), &got) == 1)
+      return {Moved::Kind::kBytes, got};
     const int error = SSL_get_error(ssl_, 0);
     if (error == SSL_ERROR_WANT_READ) return {Moved::Kind::kWait};
     if (error == SSL_ERROR_WANT_WRITE) {
@@ -315,8 +328,9 @@ Client::Moved Client::read_some() {
 
 void Client::read() {
   for (int turn = 0; ssl_ != nullptr || turn < kReadsMax; ++turn) {
-    const bool drop = busy_ && stage_ == Stage::kBody && framing_ == Framing::kLength && ssl_ == nullptr &&
-                      request_.sink == Request::Sink::kDrop && response_.status < 300 && remaining_ >= kDropBytesMin;
+    const bool drop = busy_ && stage_ == Stage::kBody && framing_ == Framing::kLength &&
+                      ssl_ == nullptr && request_.sink == Request::Sink::kDrop &&
+                      response_.status < 300 && remaining_ >= kDropBytesMin;
     Moved moved{};
     if (drop) {
       const uint64_t wanted = std::min(remaining_, kDropBytesMax);
@@ -338,7 +352,8 @@ void Client::read() {
         return;
       case Moved::Kind::kEnd:
       case Moved::Kind::kFailed:
-        if (busy_ && stage_ == Stage::kBody && framing_ == Framing::kUntilClose && moved.kind == Moved::Kind::kEnd) {
+        if (busy_ && stage_ == Stage::kBody && framing_ == Framing::kUntilClose &&
+            moved.kind == Moved::Kind::kEnd) {
           return finish();
         }
         return fail(Failure::kClosed, response_.status == 0 && carry_.empty()
@@ -367,7 +382,8 @@ bool Client::consume(Bytes bytes) {
     take_body(bytes.first(step));
     remaining_ -= step;
     if (remaining_ != 0) return true;
-    if (step != bytes.size()) keep_alive_ = false;  // bytes nobody asked for: not to be trusted with another request
+    if (step != bytes.size())
+      keep_alive_ = false;  // bytes nobody asked for: not to be trusted with another request
     finish();
     return false;
   }
@@ -424,9 +440,11 @@ bool Client::parse_head(std::string_view head) {
     return false;
   };
   const bool http11 = head.starts_with("HTTP/1.1 ");
-  if ((!http11 && !head.starts_with("HTTP/1.0 ")) || head.size() < 14) return bad("the answer is not HTTP/1");
+  if ((!http11 && !head.starts_with("HTTP/1.0 ")) || head.size() < 14)
+    return bad("the answer is not HTTP/1");
   int status = 0;
-  if (std::from_chars(head.data() + 9, head.data() + 12, status).ptr != head.data() + 12 || status < 100 || status > 599) {
+  if (std::from_chars(head.data() + 9, head.data() + 12, status).ptr != head.data() + 12 ||
+      status < 100 || status > 599) {
     return bad("malformed status");
   }
   if (status < 200) {
@@ -451,8 +469,10 @@ bool Client::parse_head(std::string_view head) {
       case 'c':
         if (equals_ignoring_case(name, "content-length")) {
           uint64_t length = 0;
-          const auto [stop, error] = std::from_chars(value.data(), value.data() + value.size(), length);
-          if (error != std::errc() || stop != value.data() + value.size() || response_.content_length) {
+          const auto [stop, error] =
+              std::from_chars(value.data(), value.data() + value.size(), length);
+          if (error != std::errc() || stop != value.data() + value.size() ||
+              response_.content_length) {
             return bad("malformed Content-Length");
           }
           response_.content_length = length;
@@ -468,7 +488,8 @@ bool Client::parse_head(std::string_view head) {
         break;
       case 'e':
         if (equals_ignoring_case(name, "etag")) {
-          if (value.size() >= 2 && value.front() == '"' && value.back() == '"') value = value.substr(1, value.size() - 2);
+          if (value.size() >= 2 && value.front() == '"' && value.back() == '"')
+            value = value.substr(1, value.size() - 2);
           response_.etag = value;
         }
         break;
@@ -496,7 +517,8 @@ bool Client::parse_head(std::string_view head) {
 void Client::take_body(Bytes bytes) {
   if (bytes.empty()) return;
   if (response_.status >= 300 || request_.sink == Request::Sink::kKeep) {
-    response_.text.append(as_text(bytes.first(std::min(bytes.size(), kTextBytesMax - response_.text.size()))));
+    response_.text.append(
+        as_text(bytes.first(std::min(bytes.size(), kTextBytesMax - response_.text.size()))));
   } else if (request_.sink == Request::Sink::kCompare) {
     const uint8_t* expected = shared_.bodies.at(request_.expected.begin + response_.body_bytes);
     static_assert(kReadBufferBytes <= Bodies::kPatternBytes);

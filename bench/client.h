@@ -1,10 +1,12 @@
-// Client: one HTTP/1.1 connection to the endpoint, made to cost little: a request is one sendmsg (large bodies go by sendfile
-// from the pattern), an answer is usually one recv, and body bytes nobody looks at are dropped inside the kernel
-// (MSG_TRUNC) instead of being copied. With TLS all of it goes through OpenSSL.
+// Client: one HTTP/1.1 connection to the endpoint, made to cost little: a request is one sendmsg
+// (large bodies go by sendfile from the pattern), an answer is usually one recv, and body bytes
+// nobody looks at are dropped inside the kernel (MSG_TRUNC) instead of being copied. With TLS all
+// of it goes through OpenSSL.
 //
-// One request at a time. A connection that the server closed is opened again by the next send(); the time for that is part
-// of that request's. Strict where a mistake would falsify the measurement: the status line, the framing, the body's length.
-// Thread: the loop's. The handler is called from the loop only, never inside send(), and may call send() at once.
+// One request at a time. A connection that the server closed is opened again by the next send();
+// the time for that is part of that request's. Strict where a mistake would falsify the
+// measurement: the status line, the framing, the body's length. Thread: the loop's. The handler is
+// called from the loop only, never inside send(), and may call send() at once.
 #pragma once
 
 #include <event2/event_struct.h>
@@ -32,11 +34,11 @@ std::string_view failure_name(Failure failure);
 
 struct Request {
   std::string head;
-  std::string frames;          // what pieces of aws-chunked bodies point into
-  std::vector<Piece> pieces;   // the body
-  bool is_head = false;        // HEAD: no body comes, whatever the fields say
+  std::string frames;         // what pieces of aws-chunked bodies point into
+  std::vector<Piece> pieces;  // the body
+  bool is_head = false;       // HEAD: no body comes, whatever the fields say
   enum class Sink : uint8_t { kDrop, kCompare, kKeep } sink = Sink::kDrop;
-  Body expected;               // of a 2xx answer with kCompare
+  Body expected;  // of a 2xx answer with kCompare
 };
 
 struct Response {
@@ -60,7 +62,8 @@ class Client {
     virtual ~Handler() = default;
     virtual void connected(Client& client) = 0;  // after connect()
     virtual void answered(Client& client) = 0;   // after send(): see response()
-    virtual void failed(Client& client, Failure failure, const std::string& detail) = 0;  // after either
+    virtual void failed(Client& client, Failure failure,
+                        const std::string& detail) = 0;  // after either
   };
   // What the clients of one loop share. `tls` is null for plain HTTP.
   struct Shared {
@@ -124,7 +127,7 @@ class Client {
   uint64_t generation_ = 0;  // so that a failure reported later does not hit a later request
 
   Request request_;
-  size_t piece_ = 0;       // 0 is the head, i is pieces[i - 1]
+  size_t piece_ = 0;  // 0 is the head, i is pieces[i - 1]
   uint64_t piece_done_ = 0;
   bool sent_ = false;
 

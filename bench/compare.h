@@ -1,11 +1,11 @@
-// Compare: the same workload against several endpoints, in rounds: A B C, B C A, C A B, ... so that what drifts on the machine
-// (heat, caches, neighbours) hits all of them. Reported are medians over the rounds, their spread, and ratios to the first.
+// Compare: the same workload against several endpoints, in rounds: A B C, B C A, C A B, ... so that
+// what drifts on the machine (heat, caches, neighbours) hits all of them. Reported are medians over
+// the rounds, their spread, and ratios to the first.
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "base/result.h"
 #include "bench/runner.h"
@@ -13,8 +13,8 @@
 namespace basalt::bench {
 
 struct Comparison {
-  std::vector<RunOptions> endpoints;          // the same but for the endpoint, its keys and its pids
-  std::vector<std::vector<RunResult>> runs;   // [endpoint][round]
+  std::vector<RunOptions> endpoints;         // the same but for the endpoint, its keys and its pids
+  std::vector<std::vector<RunResult>> runs;  // [endpoint][round]
 };
 
 constexpr uint32_t kRoundsMax = 1000;

@@ -1,8 +1,10 @@
-// Histogram: log-linear counts of latencies, 128 steps to an octave, so that every quantile is right to two significant
-// digits (0.8 %) from nanoseconds to over an hour. Values add up: histograms of threads and rounds merge without loss.
+// Histogram: log-linear counts of latencies, 128 steps to an octave, so that every quantile is
+// right to two significant digits (0.8 %) from nanoseconds to over an hour. Values add up:
+// histograms of threads and rounds merge without loss.
 //
-// SharedHistogram is the same with one writer and any number of readers: the worker records with plain relaxed stores, and
-// whoever draws the progress takes a snapshot. The difference of two snapshots is the histogram of the time between.
+// SharedHistogram is the same with one writer and any number of readers: the worker records with
+// plain relaxed stores, and whoever draws the progress takes a snapshot. The difference of two
+// snapshots is the histogram of the time between.
 #pragma once
 
 #include <array>
@@ -17,7 +19,8 @@ namespace basalt::bench {
 class Histogram {
  public:
   static constexpr uint32_t kStepBits = 7;
-  static constexpr uint32_t kOctavesMax = 42;  // 2^42 ns = 73 minutes; longer ones are counted as that
+  static constexpr uint32_t kOctavesMax =
+      42;  // 2^42 ns = 73 minutes; longer ones are counted as that
   static constexpr size_t kBuckets = (kOctavesMax - kStepBits + 1) << kStepBits;
 
   static size_t index_of(uint64_t ns);
@@ -27,13 +30,16 @@ class Histogram {
   Histogram() : counts_(kBuckets) {}
   void add(uint64_t ns, uint64_t count = 1);
   void merge(const Histogram& other);
-  // What came since `earlier`, a snapshot of the same histogram. Minimum and maximum are those of the buckets.
+  // What came since `earlier`, a snapshot of the same histogram. Minimum and maximum are those of
+  // the buckets.
   Histogram since(const Histogram& earlier) const;
 
   uint64_t count() const { return count_; }
   uint64_t min() const { return count_ == 0 ? 0 : min_; }
   uint64_t max() const { return max_; }
-  double mean() const { return count_ == 0 ? 0 : static_cast<double>(sum_) / static_cast<double>(count_); }
+  double mean() const {
+    return count_ == 0 ? 0 : static_cast<double>(sum_) / static_cast<double>(count_);
+  }
   // The value that a share `q` (0 to 1) of all values does not exceed; 0 if there are none.
   uint64_t quantile(double q) const;
   uint64_t count_at(size_t index) const { return counts_[index]; }

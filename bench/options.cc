@@ -1,5 +1,6 @@
 #include "bench/options.h"
 
+#include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
 
@@ -9,15 +10,15 @@
 #include <cmath>
 #include <cstring>
 
-#include <fmt/format.h>
-
 namespace basalt::bench {
 namespace {
 
 Result<double> parse_number(std::string_view& text) {
   double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
-  if (error != std::errc() || !std::isfinite(value) || value < 0) return fail(Code::kInvalid, fmt::format("'{}' is not a number", text));
+  const auto [end, error] =
+      std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
+  if (error != std::errc() || !std::isfinite(value) || value < 0)
+    return fail(Code::kInvalid, fmt::format("'{}' is not a number", text));
   text.remove_prefix(static_cast<size_t>(end - text.data()));
   return value;
 }
@@ -50,7 +51,8 @@ std::string percent_decode(std::string_view text) {
   for (size_t i = 0; i < text.size(); ++i) {
     uint8_t byte = 0;
     if (text[i] == '%' && i + 2 < text.size() &&
-        std::from_chars(text.data() + i + 1, text.data() + i + 3, byte, 16).ptr == text.data() + i + 3) {
+        std::from_chars(text.data() + i + 1, text.data() + i + 3, byte, 16).ptr ==
+            text.data() + i + 3) {
       out.push_back(static_cast<char>(byte));
       i += 2;
     } else {
@@ -76,19 +78,24 @@ bool is_loopback(const reactor::SocketAddress& address) {
 
 std::string_view op_name(Op op) {
   static constexpr std::array<std::string_view, kOpCount> kNames = {
-      "get",         "put",         "delete",          "head",          "list",         "multipart",
-      "create_upload", "upload_part", "complete_upload", "ensure_object", "ensure_bucket"};
+      "get",           "put",          "delete",
+      "head",          "list",         "multipart",
+      "create_upload", "upload_part",  "complete_upload",
+      "ensure_object", "ensure_bucket"};
   return kNames[static_cast<size_t>(op)];
 }
 
 static constexpr std::array<std::string_view, 7> kSigningNames = {
     "header", "unsigned-payload", "presigned", "chunked", "trailer", "signed-trailer", "none"};
 
-std::string_view signing_name(Signing signing) { return kSigningNames[static_cast<size_t>(signing)]; }
+std::string_view signing_name(Signing signing) {
+  return kSigningNames[static_cast<size_t>(signing)];
+}
 
 Result<Signing> parse_signing(std::string_view text) {
   const auto* found = std::ranges::find(kSigningNames, text);
-  if (found == kSigningNames.end()) return fail(Code::kInvalid, fmt::format("'{}' is no way of signing", text));
+  if (found == kSigningNames.end())
+    return fail(Code::kInvalid, fmt::format("'{}' is no way of signing", text));
   return static_cast<Signing>(found - kSigningNames.begin());
 }
 
@@ -98,16 +105,28 @@ std::string_view key_order_name(KeyOrder order) {
 }
 
 Result<uint64_t> parse_size(std::string_view text) {
-  static constexpr std::array<std::pair<std::string_view, double>, 14> kUnits = {{
-      {"", 1}, {"B", 1}, {"K", 1024}, {"KiB", 1024}, {"k", 1e3}, {"kB", 1e3}, {"KB", 1e3},
-      {"M", 1048576}, {"MiB", 1048576}, {"MB", 1e6}, {"G", 1073741824}, {"GiB", 1073741824}, {"GB", 1e9},
-      {"TiB", 1099511627776}}};
+  static constexpr std::array<std::pair<std::string_view, double>, 14> kUnits = {
+      {{"", 1},
+       {"B", 1},
+       {"K", 1024},
+       {"KiB", 1024},
+       {"k", 1e3},
+       {"kB", 1e3},
+       {"KB", 1e3},
+       {"M", 1048576},
+       {"MiB", 1048576},
+       {"MB", 1e6},
+       {"G", 1073741824},
+       {"GiB", 1073741824},
+       {"GB", 1e9},
+       {"TiB", 1099511627776}}};
   std::string_view rest = text;
   BASALT_TRY(value, parse_number(rest));
   for (const auto& [unit, factor] : kUnits) {
     if (rest != unit) continue;
     const double bytes = value * factor;
-    if (bytes > 5497558138880.0) return fail(Code::kTooLarge, fmt::format("'{}' is over 5 TiB", text));
+    if (bytes > 5497558138880.0)
+      return fail(Code::kTooLarge, fmt::format("'{}' is over 5 TiB", text));
     return static_cast<uint64_t>(bytes);
   }
   return fail(Code::kInvalid, fmt::format("'{}' is not a size (4096, 4KiB, 1.5MiB, 10MB)", text));
@@ -119,9 +138,11 @@ Result<uint64_t> parse_duration_ms(std::string_view text) {
   std::string_view rest = text;
   BASALT_TRY(value, parse_number(rest));
   for (const auto& [unit, factor] : kUnits) {
-    if (rest == unit && value * factor <= 7.0 * 86'400'000) return static_cast<uint64_t>(value * factor);
+    if (rest == unit && value * factor <= 7.0 * 86'400'000)
+      return static_cast<uint64_t>(value * factor);
   }
-  return fail(Code::kInvalid, fmt::format("'{}' is not a duration (500ms, 10s, 2m; at most 7 days)", text));
+  return fail(Code::kInvalid,
+              fmt::format("'{}' is not a duration (500ms, 10s, 2m; at most 7 days)", text));
 }
 
 std::string size_text(uint64_t bytes) {
@@ -144,10 +165,14 @@ Result<Sizes> Sizes::parse(std::string_view text) {
   if (const size_t dash = text.find('-'); dash != std::string_view::npos) {
     BASALT_TRY(low, parse_size(text.substr(0, dash)));
     BASALT_TRY(high, parse_size(text.substr(dash + 1)));
-    if (low == 0 || high < low) return fail(Code::kInvalid, fmt::format("'{}' is not a range of sizes", text));
-    const double step = std::log(static_cast<double>(high) / static_cast<double>(low)) / (kRangeSteps - 1);
+    if (low == 0 || high < low)
+      return fail(Code::kInvalid, fmt::format("'{}' is not a range of sizes", text));
+    const double step =
+        std::log(static_cast<double>(high) / static_cast<double>(low)) / (kRangeSteps - 1);
     for (size_t i = 0; i < kRangeSteps; ++i) {
-      add(static_cast<uint64_t>(std::round(static_cast<double>(low) * std::exp(step * static_cast<double>(i)))), 1);
+      add(static_cast<uint64_t>(
+              std::round(static_cast<double>(low) * std::exp(step * static_cast<double>(i)))),
+          1);
     }
     return sizes;
   }
@@ -169,7 +194,8 @@ uint64_t Sizes::of(uint64_t random) const {
 uint64_t Sizes::mean() const {
   double sum = 0;
   for (size_t i = 0; i < sizes_.size(); ++i) {
-    sum += static_cast<double>(sizes_[i]) * static_cast<double>(up_to_[i] - (i == 0 ? 0 : up_to_[i - 1]));
+    sum += static_cast<double>(sizes_[i]) *
+           static_cast<double>(up_to_[i] - (i == 0 ? 0 : up_to_[i - 1]));
   }
   return static_cast<uint64_t>(sum / static_cast<double>(up_to_.back()));
 }
@@ -186,7 +212,10 @@ Result<std::vector<MixShare>> parse_mix(std::string_view text) {
       share.op = op;
       known = true;
     }
-    if (!known) return fail(Code::kInvalid, fmt::format("'{}' cannot be in a mix (get, put, delete, head, list)", weighted.first));
+    if (!known)
+      return fail(
+          Code::kInvalid,
+          fmt::format("'{}' cannot be in a mix (get, put, delete, head, list)", weighted.first));
     if (share.op == Op::kPut) puts += share.weight;
     if (share.op == Op::kDelete) deletes += share.weight;
     all += share.weight;
@@ -211,21 +240,24 @@ Result<Endpoint> parse_endpoint(std::string_view text) {
   if (const size_t at = rest.rfind('@'); at != std::string_view::npos) {
     const std::string_view user = rest.substr(0, at);
     const size_t colon = user.find(':');
-    if (colon == std::string_view::npos) return fail(Code::kInvalid, "the URL has an access key without a secret key");
+    if (colon == std::string_view::npos)
+      return fail(Code::kInvalid, "the URL has an access key without a secret key");
     endpoint.access_key = percent_decode(user.substr(0, colon));
     endpoint.secret_key = percent_decode(user.substr(colon + 1));
     rest.remove_prefix(at + 1);
   }
   while (rest.ends_with('/')) rest.remove_suffix(1);
   if (rest.empty() || rest.find_first_of("/?# \r\n") != std::string_view::npos) {
-    return fail(Code::kInvalid, fmt::format("'{}' must be scheme://host:port and nothing else", text));
+    return fail(Code::kInvalid,
+                fmt::format("'{}' must be scheme://host:port and nothing else", text));
   }
   endpoint.url = fmt::format("{}://{}", endpoint.tls ? "https" : "http", rest);
   endpoint.name = endpoint.url;
   std::string_view host = rest, port;
   if (rest.starts_with('[')) {
     const size_t end = rest.find(']');
-    if (end == std::string_view::npos) return fail(Code::kInvalid, fmt::format("'{}': no ']'", text));
+    if (end == std::string_view::npos)
+      return fail(Code::kInvalid, fmt::format("'{}': no ']'", text));
     host = rest.substr(1, end - 1);
     if (end + 1 < rest.size() && rest[end + 1] == ':') port = rest.substr(end + 2);
   } else if (const size_t colon = rest.rfind(':'); colon != std::string_view::npos) {
@@ -236,19 +268,23 @@ Result<Endpoint> parse_endpoint(std::string_view text) {
   endpoint.port = endpoint.tls ? 443 : 80;
   const uint16_t usual = endpoint.port;
   if (!port.empty()) {
-    const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), endpoint.port);
+    const auto [end, error] =
+        std::from_chars(port.data(), port.data() + port.size(), endpoint.port);
     if (error != std::errc() || end != port.data() + port.size() || endpoint.port == 0) {
       return fail(Code::kInvalid, fmt::format("'{}' is not a port", port));
     }
   }
   const std::string shown = rest.starts_with('[') ? fmt::format("[{}]", host) : std::string(host);
-  endpoint.host_header = endpoint.port == usual ? shown : fmt::format("{}:{}", shown, endpoint.port);
+  endpoint.host_header =
+      endpoint.port == usual ? shown : fmt::format("{}:{}", shown, endpoint.port);
 
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  const int error = getaddrinfo(endpoint.host.c_str(), std::to_string(endpoint.port).c_str(), &hints, &found);
-  if (error != 0) return fail(Code::kNotFound, fmt::format("{}: {}", endpoint.host, gai_strerror(error)));
+  const int error =
+      getaddrinfo(endpoint.host.c_str(), std::to_string(endpoint.port).c_str(), &hints, &found);
+  if (error != 0)
+    return fail(Code::kNotFound, fmt::format("{}: {}", endpoint.host, gai_strerror(error)));
   std::memcpy(&endpoint.address.storage, found->ai_addr, found->ai_addrlen);
   endpoint.address.size = found->ai_addrlen;
   freeaddrinfo(found);

@@ -1,11 +1,11 @@
 #include "bench/plot.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <functional>
-
-#include <fmt/format.h>
 
 namespace basalt::bench {
 namespace {
@@ -29,11 +29,16 @@ struct Series {
 std::string escaped(std::string_view text) {
   std::string out;
   for (const char c : text) {
-    if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else if (c == '&') out += "&amp;";
-    else if (c == '"') out += "&quot;";
-    else out.push_back(c);
+    if (c == '<')
+      out += "&lt;";
+    else if (c == '>')
+      out += "&gt;";
+    else if (c == '&')
+      out += "&amp;";
+    else if (c == '"')
+      out += "&quot;";
+    else
+      out.push_back(c);
   }
   return out;
 }
@@ -48,7 +53,8 @@ std::string count_text(double value) {
   return value >= 1e4 ? fmt::format("{:g} k", value / 1e3) : fmt::format("{:g}", value);
 }
 
-// One panel with its axes. Values are mapped to pixels by `x` and `y`, which are functions onto [0, 1].
+// One panel with its axes. Values are mapped to pixels by `x` and `y`, which are functions onto [0,
+// 1].
 class Panel {
  public:
   Panel(double top, std::string title) : top_(top), title_(std::move(title)) {}
@@ -58,41 +64,51 @@ class Panel {
 
   std::string svg() const {
     const double right = kWidth - kRight, bottom = top_ + kPanelHeight;
-    std::string out = fmt::format("<text x=\"{}\" y=\"{}\" class=\"title\">{}</text>\n", kLeft, top_ - 12, escaped(title_));
+    std::string out = fmt::format("<text x=\"{}\" y=\"{}\" class=\"title\">{}</text>\n", kLeft,
+                                  top_ - 12, escaped(title_));
     for (const auto& [value, text] : y_marks) {
       const double at = pixel_y(value);
-      out += fmt::format("<line x1=\"{}\" y1=\"{:.1f}\" x2=\"{}\" y2=\"{:.1f}\" class=\"grid\"/>"
-                         "<text x=\"{}\" y=\"{:.1f}\" class=\"mark\" text-anchor=\"end\">{}</text>\n",
-                         kLeft, at, right, at, kLeft - 8, at + 4, text);
+      out += fmt::format(
+          "<line x1=\"{}\" y1=\"{:.1f}\" x2=\"{}\" y2=\"{:.1f}\" class=\"grid\"/>"
+          "<text x=\"{}\" y=\"{:.1f}\" class=\"mark\" text-anchor=\"end\">{}</text>\n",
+          kLeft, at, right, at, kLeft - 8, at + 4, text);
     }
     for (const auto& [value, text] : x_marks) {
       const double at = pixel_x(value);
-      out += fmt::format("<line x1=\"{:.1f}\" y1=\"{}\" x2=\"{:.1f}\" y2=\"{}\" class=\"grid\"/>"
-                         "<text x=\"{:.1f}\" y=\"{}\" class=\"mark\" text-anchor=\"middle\">{}</text>\n",
-                         at, top_, at, bottom, at, bottom + 17, text);
+      out += fmt::format(
+          "<line x1=\"{:.1f}\" y1=\"{}\" x2=\"{:.1f}\" y2=\"{}\" class=\"grid\"/>"
+          "<text x=\"{:.1f}\" y=\"{}\" class=\"mark\" text-anchor=\"middle\">{}</text>\n",
+          at, top_, at, bottom, at, bottom + 17, text);
     }
-    out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" class=\"frame\"/>\n", kLeft, top_, right - kLeft,
-                       kPanelHeight);
+    out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" class=\"frame\"/>\n",
+                       kLeft, top_, right - kLeft, kPanelHeight);
     for (const Series& one : series) {
       std::string points;
-      for (const Point& point : one.points) points += fmt::format("{:.1f},{:.1f} ", pixel_x(point.x), pixel_y(point.y));
-      out += fmt::format("<polyline points=\"{}\" stroke=\"{}\"{} class=\"line\"><title>{}</title></polyline>\n", points,
-                         one.colour, one.dashed ? " stroke-dasharray=\"5 4\"" : "", escaped(one.name));
+      for (const Point& point : one.points)
+        points += fmt::format("{:.1f},{:.1f} ", pixel_x(point.x), pixel_y(point.y));
+      out += fmt::format(
+          "<polyline points=\"{}\" stroke=\"{}\"{} class=\"line\"><title>{}</title></polyline>\n",
+          points, one.colour, one.dashed ? " stroke-dasharray=\"5 4\"" : "", escaped(one.name));
     }
     double legend = top_ + 18;
     for (const Series& one : series) {
-      out += fmt::format("<line x1=\"{0}\" y1=\"{1}\" x2=\"{2}\" y2=\"{1}\" stroke=\"{3}\" stroke-width=\"2\"{4}/>"
-                         "<text x=\"{5}\" y=\"{6}\" class=\"mark\">{7}</text>\n",
-                         kLeft + 12, legend - 4, kLeft + 36, one.colour, one.dashed ? " stroke-dasharray=\"5 4\"" : "",
-                         kLeft + 42, legend, escaped(one.name));
+      out += fmt::format(
+          "<line x1=\"{0}\" y1=\"{1}\" x2=\"{2}\" y2=\"{1}\" stroke=\"{3}\" stroke-width=\"2\"{4}/>"
+          "<text x=\"{5}\" y=\"{6}\" class=\"mark\">{7}</text>\n",
+          kLeft + 12, legend - 4, kLeft + 36, one.colour,
+          one.dashed ? " stroke-dasharray=\"5 4\"" : "", kLeft + 42, legend, escaped(one.name));
       legend += 16;
     }
     return out;
   }
 
  private:
-  double pixel_x(double value) const { return kLeft + std::clamp(x(value), 0.0, 1.0) * (kWidth - kLeft - kRight); }
-  double pixel_y(double value) const { return top_ + (1 - std::clamp(y(value), 0.0, 1.0)) * kPanelHeight; }
+  double pixel_x(double value) const {
+    return kLeft + std::clamp(x(value), 0.0, 1.0) * (kWidth - kLeft - kRight);
+  }
+  double pixel_y(double value) const {
+    return top_ + (1 - std::clamp(y(value), 0.0, 1.0)) * kPanelHeight;
+  }
   double top_;
   std::string title_;
 };
@@ -106,8 +122,11 @@ void latency_axis(Panel& panel) {
       high = std::max(high, point.y);
     }
   }
-  const double bottom = std::floor(std::log10(std::min(low, high))), top = std::max(std::ceil(std::log10(high)), bottom + 1);
-  panel.y = [bottom, top](double us) { return us <= 0 ? 0 : (std::log10(us) - bottom) / (top - bottom); };
+  const double bottom = std::floor(std::log10(std::min(low, high))),
+               top = std::max(std::ceil(std::log10(high)), bottom + 1);
+  panel.y = [bottom, top](double us) {
+    return us <= 0 ? 0 : (std::log10(us) - bottom) / (top - bottom);
+  };
   for (double decade = bottom; decade <= top; ++decade) {
     panel.y_marks.emplace_back(std::pow(10, decade), duration_text(std::pow(10, decade)));
   }
@@ -124,7 +143,8 @@ std::vector<std::pair<double, std::string>> round_marks(double& high) {
   }
   high = std::ceil(high / step) * step;
   std::vector<std::pair<double, std::string>> marks;
-  for (double value = 0; value <= high + step / 2; value += step) marks.emplace_back(value, count_text(value));
+  for (double value = 0; value <= high + step / 2; value += step)
+    marks.emplace_back(value, count_text(value));
   return marks;
 }
 
@@ -138,7 +158,9 @@ void add_runs(const ordered_json& document, std::vector<ordered_json>& runs) {
   for (const ordered_json& endpoint : document.at("endpoints")) {
     std::vector<ordered_json> list = endpoint.at("runs");
     if (list.empty()) continue;
-    std::ranges::sort(list, {}, [](const ordered_json& run) { return run.at("total").at("operations_per_s").get<double>(); });
+    std::ranges::sort(list, {}, [](const ordered_json& run) {
+      return run.at("total").at("operations_per_s").get<double>();
+    });
     runs.push_back(list[list.size() / 2]);
   }
 }
@@ -161,7 +183,12 @@ std::string draw(const std::vector<ordered_json>& runs) {
   constexpr double kNines = 4.5;  // the axis ends behind p99.99
   Panel percentiles(kTop + 26, "Latency by percentile");
   percentiles.x = [](double above) { return -std::log10(above) / kNines; };
-  for (const auto& [above, text] : {std::pair{1.0, "0"}, {0.5, "p50"}, {0.1, "p90"}, {0.01, "p99"}, {0.001, "p99.9"}, {0.0001, "p99.99"}}) {
+  for (const auto& [above, text] : {std::pair{1.0, "0"},
+                                    {0.5, "p50"},
+                                    {0.1, "p90"},
+                                    {0.01, "p99"},
+                                    {0.001, "p99.9"},
+                                    {0.0001, "p99.99"}}) {
     percentiles.x_marks.emplace_back(above, text);
   }
   Panel throughput(kTop + 26 + kPanelHeight + kGap, "Operations a second");
@@ -210,10 +237,13 @@ std::string draw(const std::vector<ordered_json>& runs) {
   }
   const double height = kTop + 26 + 3 * (kPanelHeight + kGap) - 30;
   std::string out = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" "
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" "
+      "height=\"{1}\" "
       "font-family=\"system-ui, sans-serif\">\n"
-      "<style>.title{{font-size:14px;font-weight:600;fill:#1f2328}}.mark{{font-size:11px;fill:#57606a}}"
-      ".grid{{stroke:#d8dee4;stroke-width:1}}.frame{{fill:none;stroke:#8c959f}}.line{{fill:none;stroke-width:2}}</style>\n"
+      "<style>.title{{font-size:14px;font-weight:600;fill:#1f2328}}.mark{{font-size:11px;fill:#"
+      "57606a}}"
+      ".grid{{stroke:#d8dee4;stroke-width:1}}.frame{{fill:none;stroke:#8c959f}}.line{{fill:none;"
+      "stroke-width:2}}</style>\n"
       "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n",
       kWidth, height);
   out += fmt::format("<text x=\"{}\" y=\"26\" class=\"title\">{}</text>\n", kLeft,

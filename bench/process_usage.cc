@@ -1,6 +1,7 @@
 #include "bench/process_usage.h"
 
 #include <dirent.h>
+#include <fmt/format.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -11,8 +12,6 @@
 #include <set>
 #include <sstream>
 #include <string>
-
-#include <fmt/format.h>
 
 namespace basalt::bench {
 namespace {
@@ -30,8 +29,10 @@ void listening_inodes(const char* table, uint16_t port, std::set<std::string>& o
   while (std::getline(file, line)) {
     std::istringstream fields(line);
     std::string slot, local, remote, state, queues, timer, retries, uid, timeout, inode;
-    fields >> slot >> local >> remote >> state >> queues >> timer >> retries >> uid >> timeout >> inode;
-    if (state == "0A" && local.ends_with(fmt::format(":{:04X}", port))) out.insert(fmt::format("socket:[{}]", inode));
+    fields >> slot >> local >> remote >> state >> queues >> timer >> retries >> uid >> timeout >>
+        inode;
+    if (state == "0A" && local.ends_with(fmt::format(":{:04X}", port)))
+      out.insert(fmt::format("socket:[{}]", inode));
   }
 }
 
@@ -44,7 +45,8 @@ ProcessUsage process_usage(const std::vector<int>& pids) {
   for (const int pid : pids) {
     std::ifstream file(fmt::format("/proc/{}/stat", pid));
     std::string text((std::istreambuf_iterator<char>(file)), {});
-    // The second field is the command in parentheses and may hold anything; count from behind it (proc(5)).
+    // The second field is the command in parentheses and may hold anything; count from behind it
+    // (proc(5)).
     const size_t behind = text.rfind(')');
     if (behind == std::string::npos) continue;
     std::istringstream fields(text.substr(behind + 1));
@@ -83,7 +85,9 @@ std::vector<int> processes_listening_on(uint16_t port) {
   while (const dirent* entry = readdir(proc.get())) {
     int pid = 0;
     const std::string name = entry->d_name;
-    if (std::from_chars(name.data(), name.data() + name.size(), pid).ptr != name.data() + name.size()) continue;
+    if (std::from_chars(name.data(), name.data() + name.size(), pid).ptr !=
+        name.data() + name.size())
+      continue;
     const std::string folder = "/proc/" + name + "/fd";
     const Dir descriptors(opendir(folder.c_str()));
     if (!descriptors) continue;

@@ -16,8 +16,8 @@ ProcessUsage process_usage(const std::vector<int>& pids);
 // This process (the load generator itself), precise to the microsecond.
 ProcessUsage own_usage();
 
-// Every process that holds a socket listening on this TCP port of this machine (nginx: the master and its workers).
-// Only processes of the same user can be seen, unless we are root.
+// Every process that holds a socket listening on this TCP port of this machine (nginx: the master
+// and its workers). Only processes of the same user can be seen, unless we are root.
 std::vector<int> processes_listening_on(uint16_t port);
 
 }  // namespace basalt::bench

@@ -2,9 +2,8 @@
 // The fields are described in docs/benchmarking.md.
 #pragma once
 
-#include <string>
-
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "bench/runner.h"
 
@@ -16,8 +15,9 @@ struct Percentile {
   double q;
 };
 inline constexpr Percentile kPercentiles[] = {
-    {"p50", "p50", 0.5},       {"p75", "p75", 0.75},       {"p90", "p90", 0.9},          {"p95", "p95", 0.95},
-    {"p99", "p99", 0.99},      {"p99_9", "p99.9", 0.999},  {"p99_99", "p99.99", 0.9999}};
+    {"p50", "p50", 0.5},         {"p75", "p75", 0.75}, {"p90", "p90", 0.9},
+    {"p95", "p95", 0.95},        {"p99", "p99", 0.99}, {"p99_9", "p99.9", 0.999},
+    {"p99_99", "p99.99", 0.9999}};
 
 std::string table(const RunResult& result);
 nlohmann::ordered_json to_json(const RunResult& result);
@@ -25,7 +25,8 @@ std::string csv_header();
 std::string csv_rows(const RunResult& result);  // one line an operation
 // "get, 4 KiB, 10000 keys uniform, 32 connections, ..."
 std::string describe(const RunOptions& options);
-// The operations of a result that say anything: the measured ones, then the requests inside a multipart upload.
+// The operations of a result that say anything: the measured ones, then the requests inside a
+// multipart upload.
 std::vector<Op> ops_of(const RunResult& result);
 
 // To a file, or standard output for "-".

@@ -1,5 +1,6 @@
 #include "bench/runner.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,8 +9,6 @@
 #include <csignal>
 #include <memory>
 #include <thread>
-
-#include <fmt/format.h>
 
 #include "bench/bodies.h"
 #include "bench/client.h"
@@ -83,7 +82,8 @@ struct Fleet {
   uint64_t sum(Op op, std::atomic<uint64_t> OpStats::* member) const {
     uint64_t total = 0;
     for (const auto& worker : workers) {
-      total += (worker->stats().ops[static_cast<size_t>(op)].*member).load(std::memory_order_relaxed);
+      total +=
+          (worker->stats().ops[static_cast<size_t>(op)].*member).load(std::memory_order_relaxed);
     }
     return total;
   }
@@ -106,8 +106,8 @@ struct Fleet {
 };
 
 // The phases around the measurement: `op` is what is counted.
-Status run_phase(const RunOptions& options, const Bodies& bodies, SSL_CTX* tls, const Plan& plan, Op op,
-                 std::string_view what, bool failures_are_fatal) {
+Status run_phase(const RunOptions& options, const Bodies& bodies, SSL_CTX* tls, const Plan& plan,
+                 Op op, std::string_view what, bool failures_are_fatal) {
   RunOptions adapted = options;
   if (plan.kind == Plan::Kind::kEnsureBucket) adapted.connections = adapted.threads = 1;
   Fleet fleet;
@@ -130,29 +130,36 @@ Status run_phase(const RunOptions& options, const Bodies& bodies, SSL_CTX* tls, 
       progress.draw(fmt::format("{}: {} of {}", what, fleet.sum(op, &OpStats::in_window), total));
     }
   }
-  if (interrupted() && plan.kind != Plan::Kind::kDeleteObjects) return fail(Code::kCancelled, "interrupted");
+  if (interrupted() && plan.kind != Plan::Kind::kDeleteObjects)
+    return fail(Code::kCancelled, "interrupted");
   if (const uint64_t failed = fleet.sum(op, &OpStats::failed); failed != 0) {
-    return fail(Code::kIo, fmt::format("{}: {} of {} failed, first: {}", what, failed, total, fleet.first_failure()));
+    return fail(Code::kIo, fmt::format("{}: {} of {} failed, first: {}", what, failed, total,
+                                       fleet.first_failure()));
   }
   return {};
 }
 
 bool reads_objects(const RunOptions& options) {
   if (!options.mixed) {
-    return options.op == Op::kGet || options.op == Op::kHead || options.op == Op::kDelete || options.op == Op::kList;
+    return options.op == Op::kGet || options.op == Op::kHead || options.op == Op::kDelete ||
+           options.op == Op::kList;
   }
   return std::ranges::any_of(options.mix, [](const MixShare& part) {
     return part.op == Op::kGet || part.op == Op::kHead || part.op == Op::kList;
   });
 }
 
-std::string progress_line(const RunOptions& options, double seconds, const TimelinePoint& last, bool warming) {
+std::string progress_line(const RunOptions& options, double seconds, const TimelinePoint& last,
+                          bool warming) {
   const double length = std::max(last.length_s, 1e-9);
   std::string text = warming ? std::string("warm-up") : fmt::format("{:5.1f} s", seconds);
-  if (!warming && options.count == 0) text += fmt::format(" of {:g}", static_cast<double>(options.duration_ms) / 1000);
-  text += fmt::format("  {:9.0f} op/s  {:8.1f} MiB/s", static_cast<double>(last.operations) / length,
-                      static_cast<double>(last.bytes) / length / 1048576);
-  text += fmt::format("  p50 {:.0f} us  p99 {:.0f} us  failed {}", static_cast<double>(last.p50_ns) / 1e3,
+  if (!warming && options.count == 0)
+    text += fmt::format(" of {:g}", static_cast<double>(options.duration_ms) / 1000);
+  text +=
+      fmt::format("  {:9.0f} op/s  {:8.1f} MiB/s", static_cast<double>(last.operations) / length,
+                  static_cast<double>(last.bytes) / length / 1048576);
+  text += fmt::format("  p50 {:.0f} us  p99 {:.0f} us  failed {}",
+                      static_cast<double>(last.p50_ns) / 1e3,
                       static_cast<double>(last.p99_ns) / 1e3, last.failed);
   return text;
 }
@@ -204,7 +211,9 @@ class Sampler {
     TimelinePoint point;
     point.at_s = static_cast<double>(now_ns - begin_ns_) * 1e-9;
     point.length_s = static_cast<double>(now_ns - last_ns_) * 1e-9;
-    const auto difference = [](uint64_t& last, uint64_t now) { return now - std::exchange(last, now); };
+    const auto difference = [](uint64_t& last, uint64_t now) {
+      return now - std::exchange(last, now);
+    };
     point.operations = difference(operations_, fleet_.sum_measured(&OpStats::in_window));
     point.bytes = difference(bytes_, fleet_.sum_measured(&OpStats::bytes));
     point.failed = difference(failed_, fleet_.sum_measured(&OpStats::failed));
@@ -234,7 +243,8 @@ class Sampler {
     result_.server_cpu_seconds = process_usage(options_.pids).cpu_seconds - server_begin_;
     for (size_t i = 0; i < threads_begin_.size(); ++i) {
       const uint64_t used = fleet_.workers[i]->cpu_ns() - threads_begin_[i];
-      result_.busiest_thread = std::max(result_.busiest_thread, static_cast<double>(used) * 1e-9 / seconds);
+      result_.busiest_thread =
+          std::max(result_.busiest_thread, static_cast<double>(used) * 1e-9 / seconds);
     }
   }
 
@@ -305,12 +315,14 @@ Result<RunResult> run(const RunOptions& options) {
 
   if (options.prepare != RunOptions::Prepare::kNever) {
     const Plan bucket{.kind = Plan::Kind::kEnsureBucket, .objects = 1};
-    BASALT_CHECK_OK(run_phase(options, *bodies, tls.get(), bucket, Op::kEnsureBucket, "bucket", true));
+    BASALT_CHECK_OK(
+        run_phase(options, *bodies, tls.get(), bucket, Op::kEnsureBucket, "bucket", true));
     if (reads_objects(options)) {
       const Plan objects{.kind = Plan::Kind::kEnsureObjects,
                          .objects = options.keys,
                          .overwrite = options.prepare == RunOptions::Prepare::kAlways};
-      BASALT_CHECK_OK(run_phase(options, *bodies, tls.get(), objects, Op::kEnsureObject, "preparing objects", true));
+      BASALT_CHECK_OK(run_phase(options, *bodies, tls.get(), objects, Op::kEnsureObject,
+                                "preparing objects", true));
     }
   }
 
@@ -326,11 +338,15 @@ Result<RunResult> run(const RunOptions& options) {
     Window window;
     window.begin_ns = monotonic_ns() + 2'000'000;
     window.measure_begin_ns = window.begin_ns + options.warmup_ms * 1'000'000;
-    if (options.count == 0) window.measure_end_ns = window.measure_begin_ns + options.duration_ms * 1'000'000;
+    if (options.count == 0)
+      window.measure_end_ns = window.measure_begin_ns + options.duration_ms * 1'000'000;
     Sampler sampler(fleet, options, result);
     fleet.begin(window);
     // Once a second; short runs are sampled more often, so that there is something to draw.
-    const uint64_t sample_ns = options.count != 0 ? 250'000'000 : std::clamp<uint64_t>(options.duration_ms * 50'000, 100'000'000, 1'000'000'000);
+    const uint64_t sample_ns =
+        options.count != 0
+            ? 250'000'000
+            : std::clamp<uint64_t>(options.duration_ms * 50'000, 100'000'000, 1'000'000'000);
     bool ended = false, stopped = false;
     uint64_t drawn_ns = 0;
     while (!fleet.finished()) {
@@ -341,7 +357,8 @@ Result<RunResult> run(const RunOptions& options) {
         window.measure_end_ns = std::min(window.measure_end_ns, now);
         fleet.stop();
       }
-      if (!sampler.begun() && now >= window.measure_begin_ns) sampler.begin(window.measure_begin_ns);
+      if (!sampler.begun() && now >= window.measure_begin_ns)
+        sampler.begin(window.measure_begin_ns);
       if (sampler.begun() && !ended && now >= window.measure_end_ns) {
         sampler.sample(window.measure_end_ns);
         sampler.end(window.measure_end_ns);
@@ -350,14 +367,18 @@ Result<RunResult> run(const RunOptions& options) {
       if (sampler.begun() && !ended && now - sampler.last_ns() >= sample_ns) sampler.sample(now);
       if (progress.on() && now - drawn_ns >= kDrawNs) {
         drawn_ns = now;
-        const TimelinePoint last = result.timeline.empty() ? TimelinePoint{} : result.timeline.back();
-        const double seconds = sampler.begun() ? static_cast<double>(now - window.measure_begin_ns) * 1e-9 : 0;
-        progress.draw(ended ? "waiting for the last answers" : progress_line(options, seconds, last, !sampler.begun()));
+        const TimelinePoint last =
+            result.timeline.empty() ? TimelinePoint{} : result.timeline.back();
+        const double seconds =
+            sampler.begun() ? static_cast<double>(now - window.measure_begin_ns) * 1e-9 : 0;
+        progress.draw(ended ? "waiting for the last answers"
+                            : progress_line(options, seconds, last, !sampler.begun()));
       }
     }
     uint64_t end_ns = window.measure_end_ns;
     if (!ended && monotonic_ns() >= window.measure_end_ns) {
-      // The workers were done between the end of the window and our next look: it is whole all the same.
+      // The workers were done between the end of the window and our next look: it is whole all the
+      // same.
       if (!sampler.begun()) sampler.begin(window.measure_begin_ns);
       sampler.sample(end_ns);
       sampler.end(end_ns);
@@ -367,10 +388,12 @@ Result<RunResult> run(const RunOptions& options) {
       // A count, or the keys, ran out: the measurement ended with the last answer.
       uint64_t last_done = 0;
       for (const auto& worker : fleet.workers) {
-        last_done = std::max(last_done, worker->stats().last_done_ns.load(std::memory_order_relaxed));
+        last_done =
+            std::max(last_done, worker->stats().last_done_ns.load(std::memory_order_relaxed));
       }
       if (!sampler.begun()) sampler.begin(window.measure_begin_ns);
-      end_ns = std::clamp(last_done, sampler.last_ns() + 1, std::max(end_ns, sampler.last_ns() + 1));
+      end_ns =
+          std::clamp(last_done, sampler.last_ns() + 1, std::max(end_ns, sampler.last_ns() + 1));
       sampler.sample(end_ns);
       sampler.end(end_ns);
     }
@@ -384,8 +407,11 @@ Result<RunResult> run(const RunOptions& options) {
 
   if (options.cleanup) {
     const bool wrote_keys = reads_objects(options) || !options.mixed;
-    const Plan plan{.kind = Plan::Kind::kDeleteObjects, .objects = wrote_keys ? options.keys : 0, .also = written};
-    BASALT_CHECK_OK(run_phase(options, *bodies, tls.get(), plan, Op::kDelete, "deleting objects", false));
+    const Plan plan{.kind = Plan::Kind::kDeleteObjects,
+                    .objects = wrote_keys ? options.keys : 0,
+                    .also = written};
+    BASALT_CHECK_OK(
+        run_phase(options, *bodies, tls.get(), plan, Op::kDelete, "deleting objects", false));
   }
   return result;
 }

@@ -1,8 +1,9 @@
-// Runner: one measurement from the bucket to the result: prepare, warm up, measure, drain, clean up.
+// Runner: one measurement from the bucket to the result: prepare, warm up, measure, drain, clean
+// up.
 //
-// The phases use the same workers' code with another Plan. While measuring, the calling thread takes a snapshot for the
-// timeline once a second (more often in short runs) and reads the server's CPU and memory; twice a second it draws the
-// progress on a terminal.
+// The phases use the same workers' code with another Plan. While measuring, the calling thread
+// takes a snapshot for the timeline once a second (more often in short runs) and reads the server's
+// CPU and memory; twice a second it draws the progress on a terminal.
 #pragma once
 
 #include <array>
@@ -26,7 +27,7 @@ struct OpResult {
 
 // One sample of the timeline.
 struct TimelinePoint {
-  double at_s = 0;       // its end, since the measurement began
+  double at_s = 0;  // its end, since the measurement began
   double length_s = 0;
   uint64_t operations = 0, bytes = 0, failed = 0;
   uint64_t p50_ns = 0, p99_ns = 0, max_ns = 0;  // of what completed in it
@@ -53,13 +54,15 @@ struct RunResult {
   uint64_t failed() const;
   uint64_t unfinished() const;
   uint64_t bytes() const;
-  Histogram all() const;       // latencies of all measured operations
+  Histogram all() const;  // latencies of all measured operations
 };
 
-// Fails if the endpoint cannot be reached or prepared; operations that fail while measuring are part of the result.
+// Fails if the endpoint cannot be reached or prepared; operations that fail while measuring are
+// part of the result.
 Result<RunResult> run(const RunOptions& options);
 
-// SIGINT and SIGTERM end the phase in progress; the results so far are reported. Once, before run().
+// SIGINT and SIGTERM end the phase in progress; the results so far are reported. Once, before
+// run().
 void handle_signals();
 bool interrupted();
 

@@ -34,7 +34,8 @@ uint64_t framed_bytes(uint64_t size, bool is_signed, bool trailer) {
   const uint64_t signature = is_signed ? kChunkSignature.size() + 64 : 0;
   const uint64_t chunk = Bodies::kChunkBytes;
   uint64_t total = size / chunk * (hex_digits(chunk) + signature + 4 + chunk);
-  if (const uint64_t rest = size % chunk; rest != 0) total += hex_digits(rest) + signature + 4 + rest;
+  if (const uint64_t rest = size % chunk; rest != 0)
+    total += hex_digits(rest) + signature + 4 + rest;
   total += 1 + signature + 2;
   if (trailer) {
     total += kTrailerName.size() + 1 + 8 + 2;
@@ -49,8 +50,9 @@ void append_encoded(std::string_view text, bool keep_slash, std::string& out) {
   static constexpr char kHex[] = "0123456789ABCDEF";
   for (const char c : text) {
     const auto byte = static_cast<uint8_t>(c);
-    const bool plain = (byte >= 'A' && byte <= 'Z') || (byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') ||
-                       byte == '-' || byte == '.' || byte == '_' || byte == '~' || (keep_slash && byte == '/');
+    const bool plain = (byte >= 'A' && byte <= 'Z') || (byte >= 'a' && byte <= 'z') ||
+                       (byte >= '0' && byte <= '9') || byte == '-' || byte == '.' || byte == '_' ||
+                       byte == '~' || (keep_slash && byte == '/');
     if (plain) {
       out.push_back(c);
     } else {
@@ -61,7 +63,8 @@ void append_encoded(std::string_view text, bool keep_slash, std::string& out) {
   }
 }
 
-Signer::Signer(const RunOptions& options, const Bodies& bodies) : options_(options), bodies_(bodies) {}
+Signer::Signer(const RunOptions& options, const Bodies& bodies)
+    : options_(options), bodies_(bodies) {}
 
 void Signer::set_time(int64_t wall_seconds) {
   if (wall_seconds == second_) return;
@@ -74,7 +77,11 @@ void Signer::set_time(int64_t wall_seconds) {
     auth::SigningKeyCache keys;
     key_ = keys.hmac(options_.access_key, options_.secret_key, date, options_.region, "s3");
   }
-  to_sign_prefix_.assign("AWS4-HMAC-SHA256\n").append(date_time_).append("\n").append(scope_).append("\n");
+  to_sign_prefix_.assign("AWS4-HMAC-SHA256\n")
+      .append(date_time_)
+      .append("\n")
+      .append(scope_)
+      .append("\n");
   presign_.assign("X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=");
   append_encoded(options_.access_key, false, presign_);
   presign_.append("%2F");
@@ -91,7 +98,10 @@ void Signer::sign_canonical() {
 void Signer::write_presigned(const RequestLine& line, uint64_t content_length, std::string& head) {
   canonical_.assign(line.method).append("\n").append(line.path).append("\n").append(presign_);
   if (!line.query.empty()) canonical_.append("&").append(line.query);
-  canonical_.append("\nhost:").append(options_.endpoint.host_header).append("\n\nhost\n").append(kUnsigned);
+  canonical_.append("\nhost:")
+      .append(options_.endpoint.host_header)
+      .append("\n\nhost\n")
+      .append(kUnsigned);
   sign_canonical();
   head.assign(line.method).append(" ").append(line.path).append("?").append(presign_);
   if (!line.query.empty()) head.append("&").append(line.query);
@@ -105,9 +115,11 @@ void Signer::write_presigned(const RequestLine& line, uint64_t content_length, s
   head.append("\r\n");
 }
 
-void Signer::write_head(const RequestLine& line, std::string_view payload_hash, uint64_t content_length,
-                        const Streaming* streaming, std::string& head) {
-  const auto length_text = [&](std::string& out) { append_number(streaming->decoded_length, 10, out); };
+void Signer::write_head(const RequestLine& line, std::string_view payload_hash,
+                        uint64_t content_length, const Streaming* streaming, std::string& head) {
+  const auto length_text = [&](std::string& out) {
+    append_number(streaming->decoded_length, 10, out);
+  };
   head.assign(line.method).append(" ").append(line.path);
   if (!line.query.empty()) head.append("?").append(line.query);
   head.append(" HTTP/1.1\r\nHost: ").append(options_.endpoint.host_header).append("\r\n");
@@ -121,9 +133,17 @@ void Signer::write_head(const RequestLine& line, std::string_view payload_hash, 
     return;
   }
 
-  canonical_.assign(line.method).append("\n").append(line.path).append("\n").append(line.query).append("\n");
+  canonical_.assign(line.method)
+      .append("\n")
+      .append(line.path)
+      .append("\n")
+      .append(line.query)
+      .append("\n");
   if (streaming != nullptr) canonical_.append("content-encoding:aws-chunked\n");
-  canonical_.append("host:").append(options_.endpoint.host_header).append("\nx-amz-content-sha256:").append(payload_hash);
+  canonical_.append("host:")
+      .append(options_.endpoint.host_header)
+      .append("\nx-amz-content-sha256:")
+      .append(payload_hash);
   canonical_.append("\nx-amz-date:").append(date_time_).append("\n");
   std::string_view names = "host;x-amz-content-sha256;x-amz-date";
   if (streaming != nullptr) {
@@ -133,7 +153,9 @@ void Signer::write_head(const RequestLine& line, std::string_view payload_hash, 
     names = "content-encoding;host;x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length";
     if (streaming->trailer) {
       canonical_.append("x-amz-trailer:").append(kTrailerName).append("\n");
-      names = "content-encoding;host;x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length;x-amz-trailer";
+      names =
+          "content-encoding;host;x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length;x-"
+          "amz-trailer";
     }
   }
   canonical_.append("\n").append(names).append("\n").append(payload_hash);
@@ -145,9 +167,19 @@ void Signer::write_head(const RequestLine& line, std::string_view payload_hash, 
     head.append("\r\n");
     if (streaming->trailer) head.append("x-amz-trailer: ").append(kTrailerName).append("\r\n");
   }
-  head.append("x-amz-content-sha256: ").append(payload_hash).append("\r\nx-amz-date: ").append(date_time_);
-  head.append("\r\nAuthorization: AWS4-HMAC-SHA256 Credential=").append(options_.access_key).append("/").append(scope_);
-  head.append(", SignedHeaders=").append(names).append(", Signature=").append(signature_.view()).append("\r\n\r\n");
+  head.append("x-amz-content-sha256: ")
+      .append(payload_hash)
+      .append("\r\nx-amz-date: ")
+      .append(date_time_);
+  head.append("\r\nAuthorization: AWS4-HMAC-SHA256 Credential=")
+      .append(options_.access_key)
+      .append("/")
+      .append(scope_);
+  head.append(", SignedHeaders=")
+      .append(names)
+      .append(", Signature=")
+      .append(signature_.view())
+      .append("\r\n\r\n");
 }
 
 std::string_view Signer::payload_hash_of(std::string_view text) {
@@ -170,17 +202,19 @@ void Signer::sign_frame(std::string_view kind, std::string_view middle, std::str
   signature_ = auth::hex_digest(key_.sign(to_sign_));
 }
 
-void Signer::write_body(const RequestLine& line, const Body& body, std::string& head, std::string& frames,
-                        std::vector<Piece>& pieces) {
+void Signer::write_body(const RequestLine& line, const Body& body, std::string& head,
+                        std::string& frames, std::vector<Piece>& pieces) {
   pieces.clear();
   frames.clear();
   const Signing signing = options_.signing;
-  if (signing == Signing::kPresigned || signing == Signing::kUnsignedPayload || signing == Signing::kHeader ||
-      signing == Signing::kNone) {
+  if (signing == Signing::kPresigned || signing == Signing::kUnsignedPayload ||
+      signing == Signing::kHeader || signing == Signing::kNone) {
     if (signing == Signing::kPresigned) {
       write_presigned(line, body.size, head);
     } else {
-      write_head(line, signing == Signing::kHeader ? std::string_view(bodies_.digest(body).sha256_hex) : kUnsigned,
+      write_head(line,
+                 signing == Signing::kHeader ? std::string_view(bodies_.digest(body).sha256_hex)
+                                             : kUnsigned,
                  body.size, nullptr, head);
     }
     if (body.size != 0) pieces.push_back({.position = body.begin, .size = body.size});
@@ -191,7 +225,10 @@ void Signer::write_body(const RequestLine& line, const Body& body, std::string& 
   const bool trailer = signing != Signing::kChunked;
   const BodyDigest& digest = bodies_.digest(body);
   const Streaming streaming{.decoded_length = body.size, .trailer = trailer};
-  write_head(line, !is_signed ? kUnsignedTrailer : trailer ? kStreamingTrailer : kStreaming,
+  write_head(line,
+             !is_signed ? kUnsignedTrailer
+             : trailer  ? kStreamingTrailer
+                        : kStreaming,
              framed_bytes(body.size, is_signed, trailer), &streaming, head);
 
   // The pieces point into `frames`, so it may not grow while they are made.
@@ -207,7 +244,8 @@ void Signer::write_body(const RequestLine& line, const Body& body, std::string& 
     const uint64_t size = std::min(body.size - done, Bodies::kChunkBytes);  // 0: the last chunk
     append_number(size, 16, frames);
     if (is_signed) {
-      const std::string_view hash = i < chunks ? std::string_view(digest.chunk_sha256[i].data(), 64) : auth::kEmptySha256;
+      const std::string_view hash =
+          i < chunks ? std::string_view(digest.chunk_sha256[i].data(), 64) : auth::kEmptySha256;
       static constexpr std::string_view kEmptyLine =
           "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n";
       sign_frame("AWS4-HMAC-SHA256-PAYLOAD", kEmptyLine, hash);

@@ -1,7 +1,9 @@
-// Signer: writes request heads in every form of Signature Version 4, and the frames of aws-chunked bodies.
+// Signer: writes request heads in every form of Signature Version 4, and the frames of aws-chunked
+// bodies.
 //
-// One per worker. The signing key is derived once a day and its HMAC states are kept; the time is formatted once a second;
-// what is left for each request is one SHA-256 of the canonical request and one HMAC.
+// One per worker. The signing key is derived once a day and its HMAC states are kept; the time is
+// formatted once a second; what is left for each request is one SHA-256 of the canonical request
+// and one HMAC.
 #pragma once
 
 #include <array>
@@ -26,8 +28,9 @@ struct Piece {
 
 struct RequestLine {
   std::string_view method;
-  std::string_view path;   // percent-encoded as S3 canonicalises it
-  std::string_view query;  // percent-encoded, sorted, every parameter with its '='; names sort behind "X-Amz-"
+  std::string_view path;  // percent-encoded as S3 canonicalises it
+  std::string_view
+      query;  // percent-encoded, sorted, every parameter with its '='; names sort behind "X-Amz-"
 };
 
 class Signer {
@@ -40,8 +43,8 @@ class Signer {
 
   // A request without a body, or with a small one (XML) whose bytes are in `text`.
   void write_plain(const RequestLine& line, std::string_view text, std::string& head);
-  // A request that carries `body`: its head, the frames between its bytes (kept in `frames`, which the pieces point into)
-  // and the pieces in order.
+  // A request that carries `body`: its head, the frames between its bytes (kept in `frames`, which
+  // the pieces point into) and the pieces in order.
   void write_body(const RequestLine& line, const Body& body, std::string& head, std::string& frames,
                   std::vector<Piece>& pieces);
 
@@ -65,7 +68,8 @@ class Signer {
   int64_t day_ = -1;
   std::string date_time_;  // 20261121T022100Z
   std::string scope_;      // date/region/s3/aws4_request
-  std::string presign_;    // the query parameters of a presigned URL but the signature; changes with the second
+  std::string presign_;  // the query parameters of a presigned URL but the signature; changes with
+                         // the second
   std::string to_sign_prefix_;  // algorithm, time, scope
   auth::HmacSha256 key_;
   auth::HexDigest signature_{};

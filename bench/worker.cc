@@ -1,6 +1,7 @@
 #include "bench/worker.h"
 
 #include <event2/event.h>
+#include <fmt/format.h>
 #include <pthread.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -9,8 +10,6 @@
 #include <cerrno>
 #include <cmath>
 #include <ctime>
-
-#include <fmt/format.h>
 
 #include "base/check.h"
 
@@ -31,7 +30,9 @@ std::string_view element(std::string_view xml, std::string_view tag) {
   return xml.substr(begin + open.size(), end - begin - open.size());
 }
 
-uint32_t share(uint32_t all, uint32_t parts, uint32_t index) { return all / parts + (index < all % parts ? 1 : 0); }
+uint32_t share(uint32_t all, uint32_t parts, uint32_t index) {
+  return all / parts + (index < all % parts ? 1 : 0);
+}
 
 }  // namespace
 
@@ -45,7 +46,9 @@ Worker::Slot::Slot(Worker& owner, Client::Shared& shared)
     : worker(owner),
       client(shared, *this),
       pause(
-          shared.loop, [](void* self) { static_cast<Slot*>(self)->worker.next(*static_cast<Slot*>(self)); }, this) {}
+          shared.loop,
+          [](void* self) { static_cast<Slot*>(self)->worker.next(*static_cast<Slot*>(self)); },
+          this) {}
 
 Worker::Worker(uint32_t number, const RunOptions& options, const Bodies& bodies, const Plan& plan,
                SharedProgress& progress, SSL_CTX* tls)
@@ -61,7 +64,8 @@ Worker::Worker(uint32_t number, const RunOptions& options, const Bodies& bodies,
       signer_(options, bodies),
       random_(mix64(options.seed * 1000 + number)),
       next_written_(first_written(number)) {
-  if (options.key_order == KeyOrder::kZipf) zipf_ = std::make_unique<Zipf>(options.keys, options.zipf_exponent);
+  if (options.key_order == KeyOrder::kZipf)
+    zipf_ = std::make_unique<Zipf>(options.keys, options.zipf_exponent);
   for (const MixShare& part : options.mix) mix_weight_ += part.weight;
   path_prefix_ = "/";
   append_encoded(options.bucket, true, path_prefix_);
@@ -103,7 +107,8 @@ Status Worker::start() {
         this);
     event_add(&due_event_, nullptr);
   }
-  for (uint32_t i = 0; i < connections_; ++i) slots_.push_back(std::make_unique<Slot>(*this, *shared_));
+  for (uint32_t i = 0; i < connections_; ++i)
+    slots_.push_back(std::make_unique<Slot>(*this, *shared_));
   outstanding_ = connections_;
   loop_->defer([this] {
     if (slots_.empty()) ready_.store(true, std::memory_order_release);
@@ -156,14 +161,17 @@ void Worker::begin_in_loop(const Window& window) {
   window_ = window;
   begun_ = true;
   // All workers start at the same moment; it is at most a few milliseconds away.
-  const timespec begin{static_cast<time_t>(window.begin_ns / 1'000'000'000), static_cast<long>(window.begin_ns % 1'000'000'000)};
+  const timespec begin{static_cast<time_t>(window.begin_ns / 1'000'000'000),
+                       static_cast<long>(window.begin_ns % 1'000'000'000)};
   clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &begin, nullptr);
   if (window.measure_end_ns != UINT64_MAX) {
-    end_timer_->arm((window.measure_end_ns - std::min(window.measure_end_ns, monotonic_ns())) / 1'000'000 + 1);
+    end_timer_->arm(
+        (window.measure_end_ns - std::min(window.measure_end_ns, monotonic_ns())) / 1'000'000 + 1);
   }
   if (open_loop()) {
     // Each worker's operations lie between the others'.
-    due_exact_ns_ = static_cast<double>(window.begin_ns) + interval_ns_ * number_ / options_.threads;
+    due_exact_ns_ =
+        static_cast<double>(window.begin_ns) + interval_ns_ * number_ / options_.threads;
     set_due();
   }
   busy_ = connections_;
@@ -191,8 +199,10 @@ void Worker::next(Slot& slot) {
     slot.due_ns = now;
   }
   slot.counted = false;
-  if (options_.count != 0 && plan_.kind == Plan::Kind::kMeasure && slot.due_ns >= window_.measure_begin_ns) {
-    if (progress_.tickets.fetch_add(1, std::memory_order_relaxed) >= options_.count) return become_idle(slot);
+  if (options_.count != 0 && plan_.kind == Plan::Kind::kMeasure &&
+      slot.due_ns >= window_.measure_begin_ns) {
+    if (progress_.tickets.fetch_add(1, std::memory_order_relaxed) >= options_.count)
+      return become_idle(slot);
     slot.counted = true;
   }
   if (!draw(slot)) return become_idle(slot);
@@ -204,7 +214,8 @@ void Worker::become_idle(Slot& slot) {
   slot.idle = true;
   --busy_;
   idle_.push_back(&slot);
-  if (draining_ || !open_loop() || due_ns_ >= window_.measure_end_ns || options_.count != 0) finish_if_idle();
+  if (draining_ || !open_loop() || due_ns_ >= window_.measure_end_ns || options_.count != 0)
+    finish_if_idle();
 }
 
 void Worker::finish_if_idle() {
@@ -260,8 +271,10 @@ void Worker::give_up() {
   }
   busy_ = 0;
   if (open_loop() && options_.count == 0) {
-    // The queue that never got a connection. The mix is not drawn for these: they count under the run's first operation.
-    OpStats& stats = stats_->ops[static_cast<size_t>(options_.mixed ? options_.mix.front().op : options_.op)];
+    // The queue that never got a connection. The mix is not drawn for these: they count under the
+    // run's first operation.
+    OpStats& stats =
+        stats_->ops[static_cast<size_t>(options_.mixed ? options_.mix.front().op : options_.op)];
     while (due_ns_ < window_.measure_end_ns) {
       if (due_ns_ >= window_.measure_begin_ns) {
         stats.latency.add(now - due_ns_);
@@ -346,12 +359,14 @@ bool Worker::draw(Slot& slot) {
 // --- Sending
 
 uint32_t Worker::part_count(uint64_t size) const {
-  return static_cast<uint32_t>(std::max<uint64_t>(1, (size + options_.part_bytes - 1) / options_.part_bytes));
+  return static_cast<uint32_t>(
+      std::max<uint64_t>(1, (size + options_.part_bytes - 1) / options_.part_bytes));
 }
 
 Body Worker::part_body(const Slot& slot, uint32_t part) const {
   const uint64_t done = uint64_t{part} * options_.part_bytes;
-  return Bodies::body(std::min(slot.object.body.size - done, options_.part_bytes), slot.object.body.variant + part);
+  return Bodies::body(std::min(slot.object.body.size - done, options_.part_bytes),
+                      slot.object.body.variant + part);
 }
 
 void Worker::send(Slot& slot) {
@@ -372,7 +387,8 @@ void Worker::send(Slot& slot) {
       signer_.write_plain({"GET", path_, {}}, {}, request.head);
       break;
     case Op::kPut:
-      signer_.write_body({"PUT", path_, {}}, slot.object.body, request.head, request.frames, request.pieces);
+      signer_.write_body({"PUT", path_, {}}, slot.object.body, request.head, request.frames,
+                         request.pieces);
       break;
     case Op::kDelete:
       signer_.write_plain({"DELETE", path_, {}}, {}, request.head);
@@ -410,7 +426,8 @@ void Worker::send(Slot& slot) {
         request.is_head = true;
         signer_.write_plain({"HEAD", path_, {}}, {}, request.head);
       } else {
-        signer_.write_body({"PUT", path_, {}}, slot.object.body, request.head, request.frames, request.pieces);
+        signer_.write_body({"PUT", path_, {}}, slot.object.body, request.head, request.frames,
+                           request.pieces);
       }
       break;
     case Op::kEnsureBucket:
@@ -423,7 +440,8 @@ void Worker::send(Slot& slot) {
       }
       if (options_.region != "us-east-1") {
         slot.text = fmt::format(
-            "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><LocationConstraint>{}"
+            "<CreateBucketConfiguration "
+            "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><LocationConstraint>{}"
             "</LocationConstraint></CreateBucketConfiguration>",
             options_.region);
         request.pieces.push_back({.text = slot.text.data(), .size = slot.text.size()});
@@ -446,7 +464,8 @@ void Worker::send_upload_part(Slot& slot) {
   path_ = path_prefix_;
   objects_.append_key(slot.object.number, path_);
   query_ = fmt::format("partNumber={}&uploadId={}", slot.etags.size() + 1, slot.upload_id);
-  signer_.write_body({"PUT", path_, query_}, part_body(slot, static_cast<uint32_t>(slot.etags.size())), request.head,
+  signer_.write_body({"PUT", path_, query_},
+                     part_body(slot, static_cast<uint32_t>(slot.etags.size())), request.head,
                      request.frames, request.pieces);
   slot.step_sent_ns = monotonic_ns();
   slot.client.send();
@@ -458,8 +477,9 @@ void Worker::send_complete(Slot& slot) {
   request.sink = Request::Sink::kKeep;
   slot.text = "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">";
   for (size_t i = 0; i < slot.etags.size(); ++i) {
-    fmt::format_to(std::back_inserter(slot.text), "<Part><PartNumber>{}</PartNumber><ETag>&quot;{}&quot;</ETag></Part>",
-                   i + 1, slot.etags[i]);
+    fmt::format_to(std::back_inserter(slot.text),
+                   "<Part><PartNumber>{}</PartNumber><ETag>&quot;{}&quot;</ETag></Part>", i + 1,
+                   slot.etags[i]);
   }
   slot.text.append("</CompleteMultipartUpload>");
   path_ = path_prefix_;
@@ -479,14 +499,15 @@ std::string Worker::check(const Slot& slot) const {
   switch (slot.op) {
     case Op::kGet:
       if (response.body_bytes != slot.object.body.size) {
-        return fmt::format("{} bytes came, {} were expected (another object? see --prepare always)", response.body_bytes,
-                           slot.object.body.size);
+        return fmt::format("{} bytes came, {} were expected (another object? see --prepare always)",
+                           response.body_bytes, slot.object.body.size);
       }
       if (response.body_differs) return "the bytes that came are not those that were put";
       break;
     case Op::kHead:
       if (response.content_length && *response.content_length != slot.object.body.size) {
-        return fmt::format("Content-Length is {}, {} was expected", *response.content_length, slot.object.body.size);
+        return fmt::format("Content-Length is {}, {} was expected", *response.content_length,
+                           slot.object.body.size);
       }
       break;
     case Op::kList:
@@ -523,7 +544,8 @@ bool Worker::step_done(Slot& slot) {
     case Step::kWrite:
       return true;
     case Step::kCheck:
-      // An object of the wrong size was left by a run with other sizes; a bucket that is somebody else's stays an error.
+      // An object of the wrong size was left by a run with other sizes; a bucket that is somebody
+      // else's stays an error.
       if (response.status == 404 || (slot.op == Op::kEnsureObject && response.status == 200 &&
                                      response.content_length != slot.object.body.size)) {
         slot.step = Step::kWrite;
@@ -544,7 +566,8 @@ bool Worker::step_done(Slot& slot) {
     }
     case Step::kPart:
       if (response.status != 200 || response.etag.empty()) return true;
-      record_step(slot, Op::kUploadPart, now, part_body(slot, static_cast<uint32_t>(slot.etags.size())).size);
+      record_step(slot, Op::kUploadPart, now,
+                  part_body(slot, static_cast<uint32_t>(slot.etags.size())).size);
       slot.etags.push_back(response.etag);
       if (slot.etags.size() < part_count(slot.object.body.size)) {
         send_upload_part(slot);
@@ -555,7 +578,9 @@ bool Worker::step_done(Slot& slot) {
       return false;
     case Step::kComplete:
       // CompleteMultipartUpload may answer 200 and then an <Error> (S3 API reference).
-      if (response.status != 200 || response.text.find("<CompleteMultipartUploadResult") == std::string::npos) return true;
+      if (response.status != 200 ||
+          response.text.find("<CompleteMultipartUploadResult") == std::string::npos)
+        return true;
       record_step(slot, Op::kCompleteUpload, now, 0);
       slot.step = Step::kOnly;
       return true;
@@ -568,13 +593,15 @@ void Worker::answered(Slot& slot) {
   const uint64_t now = monotonic_ns();
   const Response& response = slot.client.response();
   if (response.status < 200 || response.status > 299) {
-    const std::string_view code = element(response.text, "Code"), message = element(response.text, "Message");
+    const std::string_view code = element(response.text, "Code"),
+                           message = element(response.text, "Message");
     record_failure(slot, stats_->by_status[static_cast<size_t>(response.status)],
                    fmt::format("status {} {} {}", response.status, code, message));
   } else if (slot.step != Step::kOnly && slot.op == Op::kMultipart) {
-    record_failure(slot, stats_->by_failure[static_cast<size_t>(Failure::kProtocol)],
-                   fmt::format("the answer of a multipart step lacks its UploadId, ETag or result {}",
-                                     element(response.text, "Code")));
+    record_failure(
+        slot, stats_->by_failure[static_cast<size_t>(Failure::kProtocol)],
+        fmt::format("the answer of a multipart step lacks its UploadId, ETag or result {}",
+                    element(response.text, "Code")));
   } else if (const std::string wrong = check(slot); !wrong.empty()) {
     record_failure(slot, stats_->by_failure[static_cast<size_t>(Failure::kMismatch)], wrong);
   } else {
@@ -585,7 +612,8 @@ void Worker::answered(Slot& slot) {
 
 void Worker::record(Slot& slot, uint64_t now_ns) {
   stats_->last_done_ns.store(now_ns, std::memory_order_relaxed);
-  if (options_.mixed && slot.op == Op::kPut && deletable_.size() < kDeletableMax) deletable_.push_back(slot.object.number);
+  if (options_.mixed && slot.op == Op::kPut && deletable_.size() < kDeletableMax)
+    deletable_.push_back(slot.object.number);
   OpStats& stats = stats_->ops[static_cast<size_t>(slot.op)];
   if (plan_.kind != Plan::Kind::kMeasure) return bump(stats.in_window);
   if (counts(slot, now_ns)) {
@@ -595,7 +623,9 @@ void Worker::record(Slot& slot, uint64_t now_ns) {
   if (options_.count != 0 ? slot.counted : in_window(now_ns)) {
     bump(stats.in_window);
     const bool moves = slot.op == Op::kGet || slot.op == Op::kPut || slot.op == Op::kMultipart;
-    bump(stats.bytes, moves ? slot.object.body.size : slot.op == Op::kList ? slot.client.response().body_bytes : 0);
+    bump(stats.bytes, moves                  ? slot.object.body.size
+                      : slot.op == Op::kList ? slot.client.response().body_bytes
+                                             : 0);
   }
 }
 
@@ -621,7 +651,8 @@ void Worker::failed(Slot& slot, Failure failure, const std::string& detail) {
     bump(stats_->by_failure[static_cast<size_t>(failure)]);
     {
       std::lock_guard lock(failure_mutex_);
-      if (first_failure_.empty()) first_failure_ = fmt::format("{}: {}", failure_name(failure), detail);
+      if (first_failure_.empty())
+        first_failure_ = fmt::format("{}: {}", failure_name(failure), detail);
     }
     if (--outstanding_ == 0) ready_.store(true, std::memory_order_release);
     return;

@@ -1,4 +1,5 @@
-// Workload: which object comes next. Key names, key distributions, mixes; shared counters of all workers.
+// Workload: which object comes next. Key names, key distributions, mixes; shared counters of all
+// workers.
 #pragma once
 
 #include <atomic>
@@ -11,7 +12,8 @@
 
 namespace basalt::bench {
 
-// xoshiro-class quality is not needed to pick keys; splitmix64 is one multiplication chain and has no bad seeds.
+// xoshiro-class quality is not needed to pick keys; splitmix64 is one multiplication chain and has
+// no bad seeds.
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
@@ -25,8 +27,8 @@ class Random {
   uint64_t state_;
 };
 
-// Zipf's law: rank k of 0..n-1 comes with weight 1 / (k + 1)^exponent. Rejection-inversion (Hoermann and Derflinger 1996):
-// constant time and memory for any n.
+// Zipf's law: rank k of 0..n-1 comes with weight 1 / (k + 1)^exponent. Rejection-inversion
+// (Hoermann and Derflinger 1996): constant time and memory for any n.
 class Zipf {
  public:
   Zipf(uint64_t count, double exponent);
@@ -53,18 +55,21 @@ class Objects {
     const uint64_t random = mix64(number ^ 0x6f626a656374);
     return {number, Bodies::body(options_.sizes.of(random), random >> 32)};
   }
-  // 16 hex digits that look random: neighbours by number are no neighbours in the server's index. Behind the folder
-  // (8 hex digits and a slash) if there are folders.
+  // 16 hex digits that look random: neighbours by number are no neighbours in the server's index.
+  // Behind the folder (8 hex digits and a slash) if there are folders.
   void append_key(uint64_t number, std::string& out) const;
 
  private:
   const RunOptions& options_;
 };
 
-// Numbers of objects that a mixed run writes lie behind those that it reads: worker w writes first_written(w), and on.
+// Numbers of objects that a mixed run writes lie behind those that it reads: worker w writes
+// first_written(w), and on.
 constexpr uint64_t kWrittenBase = uint64_t{1} << 40;
 constexpr uint64_t kWrittenPerWorker = uint64_t{1} << 32;
-constexpr uint64_t first_written(uint32_t worker) { return kWrittenBase + worker * kWrittenPerWorker; }
+constexpr uint64_t first_written(uint32_t worker) {
+  return kWrittenBase + worker * kWrittenPerWorker;
+}
 
 // What the workers of one phase share.
 struct SharedProgress {

@@ -70,7 +70,8 @@ class Loop {
   RunQueue& run_queue() { return run_queue_; }
   event_base* base() { return base_; }
   void add_poller(Poller& poller);  // before run(); the poller outlives the loop's run
-  // After run(): forgets the pollers and their descriptors, so that they may go before the loop does.
+  // After run(): forgets the pollers and their descriptors, so that they may go before the loop
+  // does.
   void remove_pollers();
   // Monotonic nanoseconds, refreshed once a turn (and by whoever asks first after the loop slept).
   uint64_t now_ns() const {

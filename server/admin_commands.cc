@@ -169,7 +169,8 @@ Task<Answer> scrub_command(Parts& parts, json request) {
   if (maintenance == nullptr) co_return fail(Code::kInvalid, "this engine has no scrub");
   co_return guarded([&] {
     const auto name = request.at("command").get<std::string>();
-    return run_scrub_command(*maintenance, parts.buckets, std::string_view(name).substr(6), request);
+    return run_scrub_command(*maintenance, parts.buckets, std::string_view(name).substr(6),
+                             request);
   });
 }
 

@@ -360,7 +360,8 @@ Status check_config(const Config& config) {
         fmt::format("storage.shards is {}: it must be a power of two from 1 to 1024", shards));
   }
   if (config.region.empty()) return fail(Code::kInvalid, "the region is empty");
-  if (config.engine.snapshots_kept == 0) return fail(Code::kInvalid, "snapshot.kept must be at least 1");
+  if (config.engine.snapshots_kept == 0)
+    return fail(Code::kInvalid, "snapshot.kept must be at least 1");
   if (config.engine.checkpoint_entries == 0 || config.engine.checkpoint_interval_ms == 0) {
     return fail(Code::kInvalid,
                 "storage.checkpoint_entries and storage.checkpoint_interval_ms must be above 0");
@@ -376,7 +377,8 @@ Result<Invocation> parse_invocation(int argc, const char* const* argv) {
   CLI::App* serve = app.add_subcommand("serve", "run the server in the foreground");
   // Carried out by server/tools.cc before this is reached; here for --help.
   app.add_subcommand("fsck", "check a data directory that no server has open, and repair it");
-  app.add_subcommand("rebuild-index", "make the indexes anew from a snapshot and the log, or from segments");
+  app.add_subcommand("rebuild-index",
+                     "make the indexes anew from a snapshot and the log, or from segments");
   app.add_subcommand("backup", "verify or restore a backup (basaltctl backup create makes one)");
   std::string config_file;
   serve->add_option("--config", config_file, "TOML file (docs/configuration.md)");

@@ -37,7 +37,8 @@ struct Config {
   uint64_t buffer_bytes_max = 384u << 20;  // body buffers, per core
   uint64_t drain_timeout_ms = 10'000;
   session::SessionLimits session;
-  // A server scrubs and keeps snapshots of its indexes unless it is told otherwise; an engine by itself does not.
+  // A server scrubs and keeps snapshots of its indexes unless it is told otherwise; an engine by
+  // itself does not.
   static storage::EngineOptions engine_defaults() {
     storage::EngineOptions options;
     options.scrub_light_interval_s = 86'400;
@@ -45,7 +46,8 @@ struct Config {
     options.snapshot_interval_s = 86'400;
     return options;
   }
-  storage::EngineOptions engine = engine_defaults();  // directory and core_count are filled from above
+  storage::EngineOptions engine =
+      engine_defaults();  // directory and core_count are filled from above
 };
 
 // What the command line asked for.

@@ -270,9 +270,11 @@ std::vector<MetricFamily> Metrics::Collect() const {
     const storage::ScrubStatus scrub = maintenance->scrub().status(false);
     out.gauge("basalt_scrub_running", "1 while a scrub reads.",
               scrub.state == storage::ScrubState::kRunning ? 1 : 0);
-    out.gauge("basalt_scrub_findings", "Damage that the last scrub found, or the running one so far.",
+    out.gauge("basalt_scrub_findings",
+              "Damage that the last scrub found, or the running one so far.",
               static_cast<double>(scrub.finding_count));
-    out.gauge("basalt_scrub_records", "Records it has looked at.", static_cast<double>(scrub.records));
+    out.gauge("basalt_scrub_records", "Records it has looked at.",
+              static_cast<double>(scrub.records));
     out.gauge("basalt_scrub_bytes", "Bytes it has read.", static_cast<double>(scrub.bytes));
     out.gauge("basalt_scrub_ended_seconds", "When a scrub last ended, seconds since 1970.",
               1e-3 * static_cast<double>(scrub.last_light_ms), {{"mode", "light"}});
@@ -282,11 +284,13 @@ std::vector<MetricFamily> Metrics::Collect() const {
 
   if (storage::Maintenance* maintenance = engine_.maintenance(); maintenance != nullptr) {
     const auto snapshots = maintenance->snapshots().status();
-    out.gauge("basalt_snapshot_made_seconds", "When the newest snapshot of the indexes was made, seconds since 1970.",
+    out.gauge("basalt_snapshot_made_seconds",
+              "When the newest snapshot of the indexes was made, seconds since 1970.",
               1e-3 * static_cast<double>(snapshots.made_ms));
     out.counter("basalt_snapshot_failures_total", "Snapshots that could not be made.",
                 static_cast<double>(snapshots.failures));
-    out.gauge("basalt_log_retained_bytes", "Log segments kept only to make an index anew from the newest snapshot.",
+    out.gauge("basalt_log_retained_bytes",
+              "Log segments kept only to make an index anew from the newest snapshot.",
               static_cast<double>(snapshots.log_bytes_retained));
     const storage::BackupStatus backup = maintenance->backup().status();
     out.gauge("basalt_backup_running", "1 while a backup is made.", backup.running ? 1 : 0);

@@ -1,5 +1,7 @@
-// The offline commands of basaltd: fsck, rebuild-index, backup verify, backup restore. Each prints what it found (with
-// --json one object) and returns its exit status: 0 nothing wrong (or repaired and named), 1 damage, 2 it could not run.
+// The offline commands of basaltd: fsck, rebuild-index, backup verify, backup restore. Each prints
+// what it found (with
+// --json one object) and returns its exit status: 0 nothing wrong (or repaired and named), 1
+// damage, 2 it could not run.
 #pragma once
 
 #include <optional>

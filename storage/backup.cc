@@ -333,8 +333,7 @@ Status Backup::make(const std::string& destination) {
     files.push_back({"superblock", text.size(), crc32c(as_bytes(text))});
   }
   BASALT_CHECK_OK(sync_tree(destination));
-  BASALT_CHECK_OK(
-      write_manifest(destination, superblock, parts_.clock.wall_ms(), files));
+  BASALT_CHECK_OK(write_manifest(destination, superblock, parts_.clock.wall_ms(), files));
   const std::lock_guard lock(mutex_);
   status_.files_done = status_.files_total = files.size();
   return {};

@@ -29,8 +29,9 @@ FileKind file_kind(BlobKind kind) {
 
 bool is_stored(const BlobRef& blob) {
   auto kind = static_cast<BlobKind>(blob.kind);
-  return (kind == BlobKind::kLog || kind == BlobKind::kBulk || kind == BlobKind::kFile) && blob.length > 0 &&
-         blob.length <= kBlobBytesMax && (kind != BlobKind::kLog || blob.length <= kInlineBodyBytesMax);
+  return (kind == BlobKind::kLog || kind == BlobKind::kBulk || kind == BlobKind::kFile) &&
+         blob.length > 0 && blob.length <= kBlobBytesMax &&
+         (kind != BlobKind::kLog || blob.length <= kInlineBodyBytesMax);
 }
 
 }  // namespace
@@ -63,7 +64,8 @@ Result<BlobReader::OpenFile*> BlobReader::open_file(const BlobRef& blob) {
     if (fd.get() == -ENOENT) return std::unexpected(corrupt(blob, 0, "the file is missing"));
     return fail_open(-fd.get(), path);
   }
-  // Readers ask for what they need in pieces of up to 1 MiB; read-ahead would only fill the cache with neighbours.
+  // Readers ask for what they need in pieces of up to 1 MiB; read-ahead would only fill the cache
+  // with neighbours.
   disk.advise(fd.get(), POSIX_FADV_RANDOM);
   if (open_.size() >= kReadFdsMax) {
     for (auto it = std::prev(open_.end());; --it) {
@@ -99,8 +101,8 @@ void BlobReader::read(ReadBlob& request) {
     request.result = std::unexpected(std::move(error));
     run_queue_.post(request);
   };
-  if (!is_stored(blob) || request.length == 0 || request.length > kBlobReadBytesMax || request.offset >= blob.length ||
-      request.length > blob.length - request.offset) {
+  if (!is_stored(blob) || request.length == 0 || request.length > kBlobReadBytesMax ||
+      request.offset >= blob.length || request.length > blob.length - request.offset) {
     return refuse({Code::kInvalid, "range of a blob"});
   }
   auto kind = static_cast<BlobKind>(blob.kind);
@@ -131,7 +133,8 @@ void BlobReader::read(ReadBlob& request) {
   }
   read.data = buffers_.take(end - begin);
   if (need_table) read.table_buffer = buffers_.take(table_bytes);
-  if (!read.data || (need_table && !read.table_buffer) || files_.platform().happens(Chaos::Point::kNoBuffer)) {
+  if (!read.data || (need_table && !read.table_buffer) ||
+      files_.platform().happens(Chaos::Point::kNoBuffer)) {
     read.data.release();
     read.table_buffer.release();
     if (free_reads_.size() < kFreeReadsMax) free_reads_.push_back(std::move(owned));
@@ -140,8 +143,10 @@ void BlobReader::read(ReadBlob& request) {
   owned.release();  // comes back in answer()
   ++read.file->users;
   ++in_flight_;
-  read.pending = 1;  // held while starting, so that an operation that ends at once does not finish the read
-  start(read, read.data_op, read.data.data(), static_cast<uint32_t>(end - begin), blob.offset + begin);
+  read.pending =
+      1;  // held while starting, so that an operation that ends at once does not finish the read
+  start(read, read.data_op, read.data.data(), static_cast<uint32_t>(end - begin),
+        blob.offset + begin);
   if (need_table) {
     start(read, read.table_op, read.table_buffer.data(), static_cast<uint32_t>(table_bytes),
           blob.offset + chunk_table_offset(kind, blob.length));
@@ -152,7 +157,8 @@ void BlobReader::read(ReadBlob& request) {
 void BlobReader::start(Read& read, Op& op, uint8_t* data, uint32_t length, uint64_t offset) {
   op.result = length;
   op.length = length;
-  if (files_.disk().read_resident(read.file->fd.get(), {data, length}, offset) == int64_t{length}) return;
+  if (files_.disk().read_resident(read.file->fd.get(), {data, length}, offset) == int64_t{length})
+    return;
   // What was not resident; a partial answer is thrown away, it is rare.
   op.fn = &BlobReader::op_ended;
   op.reader = this;
@@ -175,8 +181,11 @@ void BlobReader::finish(Read& read) { answer(read, verify(read)); }
 Error BlobReader::corrupt(const BlobRef& blob, uint64_t offset, const char* what) {
   stats_.corrupt_reads.fetch_add(1, std::memory_order_relaxed);
   std::string path = LocalFiles::path_of(file_kind(static_cast<BlobKind>(blob.kind)), blob.file);
-  log_error("stored bytes are damaged", {{"file", path}, {"offset", offset}, {"blob_offset", blob.offset},
-                                         {"blob_length", blob.length}, {"reason", what}});
+  log_error("stored bytes are damaged", {{"file", path},
+                                         {"offset", offset},
+                                         {"blob_offset", blob.offset},
+                                         {"blob_length", blob.length},
+                                         {"reason", what}});
   return {Code::kCorrupt, fmt::format("{} at {}: {}", path, offset, what)};
 }
 
@@ -186,7 +195,8 @@ Status BlobReader::verify(Read& read) {
     if (op == &read.table_op && !read.table_buffer) continue;
     if (op->result < 0) {
       stats_.io_errors.fetch_add(1, std::memory_order_relaxed);
-      return fail_errno(static_cast<int>(-op->result), fmt::format("read of file {:08x} at {}", blob.file, op->offset));
+      return fail_errno(static_cast<int>(-op->result),
+                        fmt::format("read of file {:08x} at {}", blob.file, op->offset));
     }
     if (op->result != static_cast<int64_t>(op->length)) {
       return std::unexpected(corrupt(blob, blob.offset, "the file ends before the blob does"));
@@ -195,11 +205,13 @@ Status BlobReader::verify(Read& read) {
   uint64_t begin = read.first_chunk * kBlobChunkBytes;
   uint64_t chunks = chunk_count(blob.length);
   if (chunks > 1 && read.table == nullptr) {
-    Bytes bytes = read.table_behind_data
-                      ? Bytes(read.data.data() + chunk_table_offset(BlobKind::kLog, blob.length), chunks * 4)
-                      : Bytes(read.table_buffer.data(), chunks * 4);
+    Bytes bytes =
+        read.table_behind_data
+            ? Bytes(read.data.data() + chunk_table_offset(BlobKind::kLog, blob.length), chunks * 4)
+            : Bytes(read.table_buffer.data(), chunks * 4);
     if (!crc_matches(blob.root, crc32c(bytes, blob.generation))) {
-      return std::unexpected(corrupt(blob, blob.offset + blob.length, "checksum of the chunk table"));
+      return std::unexpected(
+          corrupt(blob, blob.offset + blob.length, "checksum of the chunk table"));
     }
     auto table = std::make_shared<Table>(chunks);
     std::memcpy(table->data(), bytes.data(), bytes.size());
@@ -278,13 +290,17 @@ bool BlobReader::is_verified(const BlobRef& blob, uint64_t chunk) const {
   return block.tag == tag && (block.chunks >> (chunk % kVerifiedBlockChunks) & 1) != 0;
 }
 
-std::optional<FileRange> BlobReader::file_range(const BlobRef& blob, uint64_t offset, uint64_t length) {
+std::optional<FileRange> BlobReader::file_range(const BlobRef& blob, uint64_t offset,
+                                                uint64_t length) {
   auto kind = static_cast<BlobKind>(blob.kind);
-  if (!residency_known_ || (kind != BlobKind::kBulk && kind != BlobKind::kFile) || !is_stored(blob)) return std::nullopt;
+  if (!residency_known_ || (kind != BlobKind::kBulk && kind != BlobKind::kFile) || !is_stored(blob))
+    return std::nullopt;
   // Below this a read and one writev of head and body is cheaper than a sendfile of its own.
-  if (blob.length < kBlobChunkBytes || length == 0 || length > kFileRangeBytesMax) return std::nullopt;
+  if (blob.length < kBlobChunkBytes || length == 0 || length > kFileRangeBytesMax)
+    return std::nullopt;
   if (offset >= blob.length || length > blob.length - offset) return std::nullopt;
-  for (uint64_t chunk = offset / kBlobChunkBytes; chunk <= (offset + length - 1) / kBlobChunkBytes; ++chunk) {
+  for (uint64_t chunk = offset / kBlobChunkBytes; chunk <= (offset + length - 1) / kBlobChunkBytes;
+       ++chunk) {
     if (!is_verified(blob, chunk)) return std::nullopt;
   }
   auto file = open_file(blob);

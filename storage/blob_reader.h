@@ -1,4 +1,5 @@
-// Checked reads of blobs on one core: descriptors, chunk tables, verification, the fast path through the page cache.
+// Checked reads of blobs on one core: descriptors, chunk tables, verification, the fast path
+// through the page cache.
 #pragma once
 
 #include <list>
@@ -26,7 +27,8 @@ constexpr uint64_t kFileRangeBytesMax = 1u << 20;
 
 class BlobReader {
  public:
-  BlobReader(LocalFiles& files, Io& io, RunQueue& run_queue, BufferPool& buffers, EngineStats& stats);
+  BlobReader(LocalFiles& files, Io& io, RunQueue& run_queue, BufferPool& buffers,
+             EngineStats& stats);
   ~BlobReader();
 
   void read(ReadBlob& request);
@@ -99,8 +101,8 @@ class BlobReader {
   TableList tables_;  // most recently used first
   std::unordered_map<BlobRef, TableList::iterator, RefHash> tables_by_ref_;
   size_t table_bytes_ = 0;
-  // By a hash of the block, the last one wins. A block and not a chunk is what is hashed: if each chunk had a
-  // place of its own, a window of 16 would be lost to a collision of any of them.
+  // By a hash of the block, the last one wins. A block and not a chunk is what is hashed: if each
+  // chunk had a place of its own, a window of 16 would be lost to a collision of any of them.
   struct VerifiedBlock {
     uint64_t tag = 0;
     uint32_t chunks = 0;  // a bit each

@@ -35,8 +35,8 @@ class WriterHandle final : public BlobWriter {
 
 class LocalBlobStore final : public BlobStore, private BlobPlaces, private SpaceClient {
  public:
-  LocalBlobStore(LocalFiles& files, unsigned core, const EngineOptions& options, Io& io, RunQueue& run_queue,
-                 BufferPool& buffers, EngineStats& stats)
+  LocalBlobStore(LocalFiles& files, unsigned core, const EngineOptions& options, Io& io,
+                 RunQueue& run_queue, BufferPool& buffers, EngineStats& stats)
       : files_(files),
         core_(core),
         io_(io),
@@ -51,7 +51,8 @@ class LocalBlobStore final : public BlobStore, private BlobPlaces, private Space
 
   ~LocalBlobStore() override {
     auto busy = [this] {
-      return reader_.busy() || std::any_of(writers_.begin(), writers_.end(), [](auto& writer) { return writer->busy(); });
+      return reader_.busy() || std::any_of(writers_.begin(), writers_.end(),
+                                           [](auto& writer) { return writer->busy(); });
     };
     while (busy()) {
       io_.poll();
@@ -74,14 +75,16 @@ class LocalBlobStore final : public BlobStore, private BlobPlaces, private Space
     if (size != kSizeUnknown && size > kBlobBytesMax) return fail(Code::kTooLarge, "blob");
     collect();
     BlobKind kind = BlobKind::kFile;
-    if (size < own_file_bytes_min_ && stored_bytes(size) <= files_.superblock().bulk_segment_bytes - kSegmentDataOffset) {
+    if (size < own_file_bytes_min_ &&
+        stored_bytes(size) <= files_.superblock().bulk_segment_bytes - kSegmentDataOffset) {
       kind = BlobKind::kBulk;
     }
-    Buffer first = buffers_.take(std::min<uint64_t>(round_up(std::min<uint64_t>(size, kWriteBufferBytes), kBlockBytes),
-                                                    kWriteBufferBytes));
+    Buffer first = buffers_.take(std::min<uint64_t>(
+        round_up(std::min<uint64_t>(size, kWriteBufferBytes), kBlockBytes), kWriteBufferBytes));
     if (!first) return fail(Code::kBusy, "no buffer for a writer");
-    writers_.push_back(std::make_unique<BlobWriteState>(static_cast<BlobPlaces&>(*this), files_, io_, run_queue_, buffers_,
-                                                        stats_, kind, size, std::move(first)));
+    writers_.push_back(std::make_unique<BlobWriteState>(static_cast<BlobPlaces&>(*this), files_,
+                                                        io_, run_queue_, buffers_, stats_, kind,
+                                                        size, std::move(first)));
     BlobWriteState& state = *writers_.back();
     state.try_place();
     ++handles_;
@@ -89,7 +92,8 @@ class LocalBlobStore final : public BlobStore, private BlobPlaces, private Space
   }
 
   void read(ReadBlob& request) override { reader_.read(request); }
-  std::optional<FileRange> file_range(const BlobRef& blob, uint64_t offset, uint64_t length) override {
+  std::optional<FileRange> file_range(const BlobRef& blob, uint64_t offset,
+                                      uint64_t length) override {
     return reader_.file_range(blob, offset, length);
   }
   std::unique_ptr<ReadGuard> guard() override { return files_.guard(core_); }
@@ -108,7 +112,8 @@ class LocalBlobStore final : public BlobStore, private BlobPlaces, private Space
 
   void space_changed() override {
     collect();
-    // By index: a completion never runs in here, but a place given back may not invalidate the walk either.
+    // By index: a completion never runs in here, but a place given back may not invalidate the walk
+    // either.
     for (size_t i = 0; i < writers_.size(); ++i) {
       if (writers_[i]->waits_for_place()) writers_[i]->try_place();
     }
@@ -179,9 +184,12 @@ WriterHandle::~WriterHandle() { store_.handle_gone(state_); }
 
 }  // namespace
 
-std::unique_ptr<BlobStore> make_blob_store(Files& files, unsigned core, const EngineOptions& options, Io& io,
-                                           RunQueue& run_queue, BufferPool& buffers, EngineStats& stats) {
-  return std::make_unique<LocalBlobStore>(local(files), core, options, io, run_queue, buffers, stats);
+std::unique_ptr<BlobStore> make_blob_store(Files& files, unsigned core,
+                                           const EngineOptions& options, Io& io,
+                                           RunQueue& run_queue, BufferPool& buffers,
+                                           EngineStats& stats) {
+  return std::make_unique<LocalBlobStore>(local(files), core, options, io, run_queue, buffers,
+                                          stats);
 }
 
 }  // namespace basalt::storage

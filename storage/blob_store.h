@@ -1,8 +1,9 @@
-// BlobStore: write-once blobs (object bodies above kInlineBodyBytesMax, parts) and checked reads of every blob.
+// BlobStore: write-once blobs (object bodies above kInlineBodyBytesMax, parts) and checked reads of
+// every blob.
 //
-// One per core, used on its thread only; any core can read any blob. A BlobRef names a blob for ever: a blob that no
-// record refers to any more is released by the shard that dropped the record (engine-internal), after every
-// ReadGuard taken before has gone.
+// One per core, used on its thread only; any core can read any blob. A BlobRef names a blob for
+// ever: a blob that no record refers to any more is released by the shard that dropped the record
+// (engine-internal), after every ReadGuard taken before has gone.
 #pragma once
 
 #include <cstdint>
@@ -29,23 +30,27 @@ struct SealBlob : Completion {
   Result<SealedBlob> result;
 };
 
-// Streams one blob to stable storage. At most kBlobWriteBytesInFlightMax are under way; then room() is empty and the
-// caller waits (and so stops reading its socket). Destroying an unsealed or unrecorded writer gives the space back.
+// Streams one blob to stable storage. At most kBlobWriteBytesInFlightMax are under way; then room()
+// is empty and the caller waits (and so stops reading its socket). Destroying an unsealed or
+// unrecorded writer gives the space back.
 class BlobWriter {
  public:
   virtual ~BlobWriter() = default;
 
-  // Room in the current aligned buffer; the caller fills a prefix of it and calls advance(). Empty: wait().
+  // Room in the current aligned buffer; the caller fills a prefix of it and calls advance(). Empty:
+  // wait().
   virtual MutableBytes room() = 0;
   virtual void advance(size_t bytes) = 0;
-  // From this position of the blob on, bytes stay where they are after they were written, for a caller that still reads
-  // them, until a later call moves the position on or the writer goes. What is kept counts as under way. At first nothing
-  // is kept.
+  // From this position of the blob on, bytes stay where they are after they were written, for a
+  // caller that still reads them, until a later call moves the position on or the writer goes. What
+  // is kept counts as under way. At first nothing is kept.
   virtual void keep_from(uint64_t position) = 0;
-  // Completes when room() is not empty, or with the error of a failed write. The writer is not destroyed before.
+  // Completes when room() is not empty, or with the error of a failed write. The writer is not
+  // destroyed before.
   virtual void wait(WriterReady& ready) = 0;
   // Writes what is left and the chunk table, then fdatasync; completes when the blob is durable.
-  // The blob belongs to whoever records it with MetaShard::apply. If that apply fails, call discard().
+  // The blob belongs to whoever records it with MetaShard::apply. If that apply fails, call
+  // discard().
   virtual void seal(SealBlob& seal) = 0;
   // After seal(): the blob was not recorded; its space may be used again.
   virtual void discard() = 0;
@@ -82,7 +87,8 @@ struct FileRange {
   uint64_t length = 0;
 };
 
-// Keeps every blob reachable now in place: taken before the look-up, dropped after the last byte was sent.
+// Keeps every blob reachable now in place: taken before the look-up, dropped after the last byte
+// was sent.
 class ReadGuard {
  public:
   virtual ~ReadGuard() = default;
@@ -92,16 +98,19 @@ class BlobStore {
  public:
   virtual ~BlobStore() = default;
 
-  // `size` in bytes (exactly as many must come before seal()), or kSizeUnknown. Errors: kNoSpace (also at the
-  // low-water mark), kReadOnly, kBusy (no buffer), kInvalid (size 0), kTooLarge. Does not wait for the file: room()
-  // takes the first bytes while a helper thread prepares it.
+  // `size` in bytes (exactly as many must come before seal()), or kSizeUnknown. Errors: kNoSpace
+  // (also at the low-water mark), kReadOnly, kBusy (no buffer), kInvalid (size 0), kTooLarge. Does
+  // not wait for the file: room() takes the first bytes while a helper thread prepares it.
   virtual Result<std::unique_ptr<BlobWriter>> create(uint64_t size) = 0;
   // The same below the low-water mark: for garbage collection, whose writes give space back.
-  virtual Result<std::unique_ptr<BlobWriter>> create_reclaiming(uint64_t size) { return create(size); }
+  virtual Result<std::unique_ptr<BlobWriter>> create_reclaiming(uint64_t size) {
+    return create(size);
+  }
   virtual void read(ReadBlob& request) = 0;
-  // The range as a file range if it is resident in the page cache and was verified since it was read in: then
-  // sendfile(2) does not block. Nothing otherwise (use read()).
-  virtual std::optional<FileRange> file_range(const BlobRef& blob, uint64_t offset, uint64_t length) = 0;
+  // The range as a file range if it is resident in the page cache and was verified since it was
+  // read in: then sendfile(2) does not block. Nothing otherwise (use read()).
+  virtual std::optional<FileRange> file_range(const BlobRef& blob, uint64_t offset,
+                                              uint64_t length) = 0;
   virtual std::unique_ptr<ReadGuard> guard() = 0;
 };
 

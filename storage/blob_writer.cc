@@ -13,8 +13,8 @@
 namespace basalt::storage {
 namespace {
 
-// EFBIG: a file size limit (RLIMIT_FSIZE, or the file system's) is the same to the caller as a full disk.
-// Pooled buffers are a block larger than the MiB they are used for.
+// EFBIG: a file size limit (RLIMIT_FSIZE, or the file system's) is the same to the caller as a full
+// disk. Pooled buffers are a block larger than the MiB they are used for.
 constexpr size_t kHeldBytesMax =
     kBlobWriteBytesInFlightMax + kBlobWriteBytesInFlightMax / kWriteBufferBytes * kBlockBytes;
 
@@ -22,8 +22,9 @@ bool is_space_error(int error) { return error == ENOSPC || error == EDQUOT || er
 
 }  // namespace
 
-BlobWriteState::BlobWriteState(BlobPlaces& places, LocalFiles& files, Io& io, RunQueue& run_queue, BufferPool& buffers,
-                               EngineStats& stats, BlobKind kind, uint64_t size, Buffer first)
+BlobWriteState::BlobWriteState(BlobPlaces& places, LocalFiles& files, Io& io, RunQueue& run_queue,
+                               BufferPool& buffers, EngineStats& stats, BlobKind kind,
+                               uint64_t size, Buffer first)
     : places_(places),
       files_(files),
       io_(io),
@@ -50,7 +51,8 @@ MutableBytes BlobWriteState::room() {
     }
     if (!current_) return {};
     // Whole chunks but for the blob's last piece.
-    current_capacity_ = current_.size() >= wanted ? wanted : current_.size() / kBlobChunkBytes * kBlobChunkBytes;
+    current_capacity_ =
+        current_.size() >= wanted ? wanted : current_.size() / kBlobChunkBytes * kBlobChunkBytes;
     BASALT_CHECK(current_capacity_ > 0);
     bytes_held_ += current_.size();
     filled_ = 0;
@@ -184,15 +186,18 @@ void BlobWriteState::write_table() {
   uint64_t total = round_up(table.size(), kBlockBytes);
   while (table_written_ < total) {
     Buffer buffer = std::move(spare_);
-    if (!buffer) buffer = buffers_.take(std::min<uint64_t>(total - table_written_, kWriteBufferBytes));
-    // Without a buffer one of our own writes is under way and brings one back, or the caller keeps one and will not
-    // for long.
+    if (!buffer)
+      buffer = buffers_.take(std::min<uint64_t>(total - table_written_, kWriteBufferBytes));
+    // Without a buffer one of our own writes is under way and brings one back, or the caller keeps
+    // one and will not for long.
     if (!buffer) {
       if (in_flight_ == 0 && kept_.empty()) fail_with({Code::kBusy, "no buffer for a chunk table"});
       return;
     }
-    size_t bytes = std::min<uint64_t>(total - table_written_, buffer.size() / kBlockBytes * kBlockBytes);
-    size_t here = table_written_ < table.size() ? std::min<size_t>(bytes, table.size() - table_written_) : 0;
+    size_t bytes =
+        std::min<uint64_t>(total - table_written_, buffer.size() / kBlockBytes * kBlockBytes);
+    size_t here =
+        table_written_ < table.size() ? std::min<size_t>(bytes, table.size() - table_written_) : 0;
     std::memcpy(buffer.data(), table.data() + table_written_, here);
     std::memset(buffer.data() + here, 0, bytes - here);
     uint64_t offset = place_.offset + round_up(length_, kBlockBytes) + table_written_;
@@ -241,17 +246,21 @@ void BlobWriteState::ended(Op& op) {
   --in_flight_;
   free_ops_.push_back(&op);
   if (op.buffer) done_with(std::move(op.buffer), op.end);
-  bool good = op.kind == IoOp::Kind::kWrite ? op.result == static_cast<int64_t>(op.length) : op.result >= 0;
+  bool good =
+      op.kind == IoOp::Kind::kWrite ? op.result == static_cast<int64_t>(op.length) : op.result >= 0;
   // A file system without fallocate writes all the same.
   if (op.kind == IoOp::Kind::kAllocate && op.result == -EOPNOTSUPP) good = true;
   if (op.kind == IoOp::Kind::kDataSync && good && !files_.healthy()) {
-    // Of a failed write of the same file the kernel may have told another writer, and only that one.
+    // Of a failed write of the same file the kernel may have told another writer, and only that
+    // one.
     fail_with({Code::kReadOnly, files_.health_text()});
   } else if (!good) {
     int error = op.result < 0 ? static_cast<int>(-op.result) : EIO;
-    std::string text = fmt::format("write of {} at {}: {}",
-                                   LocalFiles::path_of(kind_ == BlobKind::kBulk ? FileKind::kBulk : FileKind::kOwn, place_.file),
-                                   op.offset, std::strerror(error));
+    std::string text =
+        fmt::format("write of {} at {}: {}",
+                    LocalFiles::path_of(kind_ == BlobKind::kBulk ? FileKind::kBulk : FileKind::kOwn,
+                                        place_.file),
+                    op.offset, std::strerror(error));
     if (is_space_error(error)) {
       fail_with({Code::kNoSpace, std::move(text)});
     } else {

@@ -1,5 +1,6 @@
-// Writing of one blob: aligned buffers, chunk checksums, O_DIRECT writes, chunk table, fdatasync. Owned by the core's
-// LocalBlobStore, which outlives the caller's handle until every write has ended.
+// Writing of one blob: aligned buffers, chunk checksums, O_DIRECT writes, chunk table, fdatasync.
+// Owned by the core's LocalBlobStore, which outlives the caller's handle until every write has
+// ended.
 #pragma once
 
 #include <deque>
@@ -36,8 +37,9 @@ class BlobPlaces {
 
 class BlobWriteState {
  public:
-  BlobWriteState(BlobPlaces& places, LocalFiles& files, Io& io, RunQueue& run_queue, BufferPool& buffers,
-                 EngineStats& stats, BlobKind kind, uint64_t size, Buffer first);
+  BlobWriteState(BlobPlaces& places, LocalFiles& files, Io& io, RunQueue& run_queue,
+                 BufferPool& buffers, EngineStats& stats, BlobKind kind, uint64_t size,
+                 Buffer first);
 
   MutableBytes room();
   void advance(size_t bytes);

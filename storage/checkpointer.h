@@ -28,8 +28,8 @@ namespace basalt::storage {
 constexpr size_t kCheckpointEntriesUnsplit = 100'000;
 constexpr size_t kCheckpointEntriesPerPart = 64 * 1024;
 constexpr size_t kCheckpointBytesPerPart = 128u << 20;
-// On a full disk parts shrink down to this: a commit frees the pages that the one before it replaced, so
-// small ones get by with the few that are reserved (Index::Options::reserve_bytes).
+// On a full disk parts shrink down to this: a commit frees the pages that the one before it
+// replaced, so small ones get by with the few that are reserved (Index::Options::reserve_bytes).
 constexpr size_t kCheckpointEntriesPerPartMin = 32;
 
 // Objects and bytes per space over all shards, as of the last checkpoints. Any thread.

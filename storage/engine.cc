@@ -18,10 +18,10 @@
 #include "storage/checkpointer.h"
 #include "storage/core_engine.h"
 #include "storage/files.h"
+#include "storage/files_local.h"
 #include "storage/garbage.h"
 #include "storage/generated/record_generated.h"
 #include "storage/index.h"
-#include "storage/files_local.h"
 #include "storage/lane.h"
 #include "storage/maintenance.h"
 #include "storage/shard_state.h"
@@ -117,8 +117,8 @@ class LocalEngine final : public Engine, public Maintenance {
 Status LocalEngine::open_indexes() {
   const unsigned count = files_->superblock().shard_count;
   const LocalFiles& files = local(*files_);
-  // Only a directory that never served has no indexes: then no segment was made either. An empty one
-  // in place of one that was lost would let everything it named be freed.
+  // Only a directory that never served has no indexes: then no segment was made either. An empty
+  // one in place of one that was lost would let everything it named be freed.
   const bool fresh =
       options_.platform != nullptr || (files.segments().empty() && !files.has_own_files());
   const uint64_t reserve = std::clamp<uint64_t>(
@@ -128,8 +128,9 @@ Status LocalEngine::open_indexes() {
     struct stat info{};
     const std::string path = files_->shard_directory(shard) + "/data.mdb";
     if (!fresh && (::stat(path.c_str(), &info) != 0 || info.st_size == 0)) {
-      return fail(Code::kCorrupt,
-                  fmt::format("{} is missing or empty: make it anew with 'basaltd rebuild-index'", path));
+      return fail(
+          Code::kCorrupt,
+          fmt::format("{} is missing or empty: make it anew with 'basaltd rebuild-index'", path));
     }
     BASALT_TRY(index, Index::open({.directory = files_->shard_directory(shard),
                                    .shard = shard,
@@ -241,8 +242,8 @@ Status LocalEngine::recover() {
     set_live_of_indexes();
     if (options_.platform == nullptr) {
       // Before anything is used again: what the newest snapshot needs of the log stays.
-      snapshots_ = std::make_unique<Snapshots>(
-          Snapshots::Parts{local(*files_), index_list(), options_, clock_, [this] { return flush(); }});
+      snapshots_ = std::make_unique<Snapshots>(Snapshots::Parts{
+          local(*files_), index_list(), options_, clock_, [this] { return flush(); }});
       snapshots_->retain();
     }
     finish_replay(*files_);
@@ -292,8 +293,8 @@ void LocalEngine::start_maintenance() {
   // Scrub and its kin read the real disk, on threads of their own: not on a simulated machine.
   if (options_.platform != nullptr) return;
   if (snapshots_ == nullptr) {  // the log is damaged, and nothing is used again
-    snapshots_ = std::make_unique<Snapshots>(
-        Snapshots::Parts{local(*files_), index_list(), options_, clock_, [this] { return flush(); }});
+    snapshots_ = std::make_unique<Snapshots>(Snapshots::Parts{
+        local(*files_), index_list(), options_, clock_, [this] { return flush(); }});
   }
   scrub_ = std::make_unique<Scrub>(
       Scrub::Parts{local(*files_), index_list(), options_, clock_, [this] { return flush(); }});

@@ -43,16 +43,17 @@ struct EngineOptions {
   uint32_t gc_sealed_age_ms = 600'000;
   uint32_t gc_interval_ms = 10'000;  // between two looks for segments to collect
   bool allow_network_filesystem = false;
-  // Scrubs (storage/scrub.h): budget of one that was not told otherwise (0: none), and seconds between two of a kind
-  // (0: only when asked).
+  // Scrubs (storage/scrub.h): budget of one that was not told otherwise (0: none), and seconds
+  // between two of a kind (0: only when asked).
   uint64_t scrub_bytes_per_second = 64u << 20;
   uint64_t scrub_light_interval_s = 0;
   uint64_t scrub_deep_interval_s = 0;
-  // Snapshots of the indexes (storage/snapshots.h): seconds between two (0: only when asked), and how many are kept.
+  // Snapshots of the indexes (storage/snapshots.h): seconds between two (0: only when asked), and
+  // how many are kept.
   uint64_t snapshot_interval_s = 0;
   uint64_t snapshot_bytes_per_second = 64u << 20;
   unsigned snapshots_kept = 3;
-  const Platform* platform = nullptr;           // storage/platform.h; null: the machine itself
+  const Platform* platform = nullptr;  // storage/platform.h; null: the machine itself
 };
 
 // Counters are read by any thread (relaxed), written by the owner.

@@ -167,7 +167,9 @@ void LocalFiles::checkpointed(unsigned lane, uint64_t lsn) {
   kick_locked();
 }
 
-bool LocalFiles::is_reclaimable(const SegmentEntry& entry) const { return is_dead(entry) && !is_retained(entry); }
+bool LocalFiles::is_reclaimable(const SegmentEntry& entry) const {
+  return is_dead(entry) && !is_retained(entry);
+}
 
 bool LocalFiles::is_retained(const SegmentEntry& entry) const {
   const uint64_t from = retain_from_.load(std::memory_order_relaxed);

@@ -211,7 +211,7 @@ class LocalFiles final : public Files {
   std::vector<SegmentInfo> segments() const;
   bool has_own_files() const;
   uint32_t segment_generation(uint32_t number) const;  // 0: there is no such segment
-  std::vector<uint32_t> own_files() const;  // those with live bytes
+  std::vector<uint32_t> own_files() const;             // those with live bytes
   // The segments that lanes write to, and where the next batch of each goes.
   struct ActiveLog {
     uint32_t number;
@@ -279,8 +279,8 @@ class LocalFiles final : public Files {
   void kick_locked();
   void queue_unlink_locked(uint32_t number, OwnEntry& entry);
   bool is_reclaimable(const SegmentEntry& entry) const;  // mutex_ held
-  bool is_dead(const SegmentEntry& entry) const;         // mutex_ held; reclaimable but for retain_log()
-  bool is_retained(const SegmentEntry& entry) const;     // mutex_ held
+  bool is_dead(const SegmentEntry& entry) const;  // mutex_ held; reclaimable but for retain_log()
+  bool is_retained(const SegmentEntry& entry) const;  // mutex_ held
 
   // files_maintenance.cc: the maintenance thread.
   uint32_t maintain();

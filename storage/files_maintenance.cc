@@ -123,14 +123,18 @@ bool LocalFiles::zero_ahead() {
     if (segment == nullptr || !healthy()) continue;
     LogSegment::Range range = segment->begin_zeroing();
     if (range.begin == range.end) continue;
-    // By a descriptor of its own: the kernel tells an error of writing back once to each open file, and the lane must
-    // hear of it too.
+    // By a descriptor of its own: the kernel tells an error of writing back once to each open file,
+    // and the lane must hear of it too.
     auto fd = open_direct(path_of(FileKind::kLog, segment->number), O_RDWR);
     Status written = fd ? Status() : Status(std::unexpected(fd.error()));
-    if (written) written = write_at(*fd, Bytes(zeros_, range.end - range.begin), range.begin, "zero log segment");
-    // Synced here, so that the journal commit for the converted extents is not left to the lane's next batch.
+    if (written)
+      written =
+          write_at(*fd, Bytes(zeros_, range.end - range.begin), range.begin, "zero log segment");
+    // Synced here, so that the journal commit for the converted extents is not left to the lane's
+    // next batch.
     if (written) written = sync_file(*fd, "sync log segment");
-    if (!written && written.error().code != Code::kNoSpace && written.error().code != Code::kBusy) poison(written.error().detail);
+    if (!written && written.error().code != Code::kNoSpace && written.error().code != Code::kBusy)
+      poison(written.error().detail);
     bool lane_waits = segment->end_zeroing(written.has_value());
     if (lane_waits) {
       std::unique_lock lock(mutex_);

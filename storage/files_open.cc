@@ -17,8 +17,8 @@
 namespace basalt::storage {
 namespace {
 
-// File numbers reserved by one write of the superblock. A crash forgets which of them were used, so the next open
-// goes on behind them.
+// File numbers reserved by one write of the superblock. A crash forgets which of them were used, so
+// the next open goes on behind them.
 constexpr uint32_t kNumbersAtOnce = 4096;
 
 // Eight hexadecimal digits.
@@ -30,42 +30,67 @@ std::optional<uint32_t> parse_number(const std::string& name) {
   return number;
 }
 
-// Magic numbers of statfs(2). flock, O_DIRECT and fsync mean something else on these, or nothing (RELIABILITY: promise
-// P1 is made for a local file system).
+// Magic numbers of statfs(2). flock, O_DIRECT and fsync mean something else on these, or nothing
+// (RELIABILITY: promise P1 is made for a local file system).
 const char* network_filesystem(const Disk::Space& space) {
   switch (space.type) {
-    case 0x6969: return "NFS";
-    case 0x517B: return "SMB";
-    case 0xFE534D42: return "SMB2";
-    case 0xFF534D42: return "CIFS";
-    case 0x65735546: return "FUSE";
-    case 0x01021997: return "9P";
-    case 0x00C36400: return "Ceph";
-    case 0x5346414F: return "AFS";
-    case 0x0BD00BD0: return "Lustre";
-    case 0x47504653: return "GPFS";
-    case 0x19830326: return "BeeGFS";
-    default: return nullptr;
+    case 0x6969:
+      return "NFS";
+    case 0x517B:
+      return "SMB";
+    case 0xFE534D42:
+      return "SMB2";
+    case 0xFF534D42:
+      return "CIFS";
+    case 0x65735546:
+      return "FUSE";
+    case 0x01021997:
+      return "9P";
+    case 0x00C36400:
+      return "Ceph";
+    case 0x5346414F:
+      return "AFS";
+    case 0x0BD00BD0:
+      return "Lustre";
+    case 0x47504653:
+      return "GPFS";
+    case 0x19830326:
+      return "BeeGFS";
+    default:
+      return nullptr;
   }
 }
 
-// A directory without a superblock may be formatted only if it holds nothing but what an interrupted format leaves.
+// A directory without a superblock may be formatted only if it holds nothing but what an
+// interrupted format leaves.
 Status check_formattable(Disk& disk, int directory_fd) {
   return disk.list(directory_fd, ".", [&](const std::string& name, unsigned char type) -> Status {
-    if (type == DT_SOCK || name == "lock" || name == "lost+found" || name == "superblock.tmp") return {};
+    if (type == DT_SOCK || name == "lock" || name == "lost+found" || name == "superblock.tmp")
+      return {};
     if (type == DT_DIR && (name == "log" || name == "bulk" || name == "blob" || name == "shard")) {
-      return disk.list(directory_fd, name.c_str(), [&](const std::string& inner, unsigned char kind) -> Status {
-        std::string path = name + "/" + inner;
-        if (kind == DT_DIR && name == "shard") {
-          return disk.list(directory_fd, path.c_str(), [&](const std::string& file, unsigned char) -> Status {
-            return fail(Code::kInvalid, fmt::format("no superblock, but {}/{} is there: not formatting over it", path, file));
+      return disk.list(
+          directory_fd, name.c_str(), [&](const std::string& inner, unsigned char kind) -> Status {
+            std::string path = name + "/" + inner;
+            if (kind == DT_DIR && name == "shard") {
+              return disk.list(
+                  directory_fd, path.c_str(),
+                  [&](const std::string& file, unsigned char) -> Status {
+                    return fail(
+                        Code::kInvalid,
+                        fmt::format("no superblock, but {}/{} is there: not formatting over it",
+                                    path, file));
+                  });
+            }
+            return fail(
+                Code::kInvalid,
+                fmt::format("no superblock, but {} is there: not formatting over it", path));
           });
-        }
-        return fail(Code::kInvalid, fmt::format("no superblock, but {} is there: not formatting over it", path));
-      });
     }
-    return fail(Code::kInvalid,
-                fmt::format("the data directory is not empty and not ours ({} is there): not formatting over it", name));
+    return fail(
+        Code::kInvalid,
+        fmt::format(
+            "the data directory is not empty and not ours ({} is there): not formatting over it",
+            name));
   });
 }
 
@@ -86,11 +111,14 @@ Result<std::unique_ptr<Files>> Files::open(const EngineOptions& options) {
   BASALT_TRY(directory, open_at(disk, AT_FDCWD, path, O_RDONLY | O_DIRECTORY));
 
   Disk::Space space;
-  if (const int got = disk.space(directory.get(), space); got != 0) return fail_errno(-got, "statfs " + path);
-  if (const char* name = network_filesystem(space); name != nullptr && !options.allow_network_filesystem) {
-    return fail(Code::kInvalid, fmt::format("{} is on {}: durability cannot be promised on a network or user-space "
-                                            "file system",
-                                            path, name));
+  if (const int got = disk.space(directory.get(), space); got != 0)
+    return fail_errno(-got, "statfs " + path);
+  if (const char* name = network_filesystem(space);
+      name != nullptr && !options.allow_network_filesystem) {
+    return fail(Code::kInvalid,
+                fmt::format("{} is on {}: durability cannot be promised on a network or user-space "
+                            "file system",
+                            path, name));
   }
 
   BASALT_TRY(lock, open_at(disk, directory.get(), "lock", O_RDWR | O_CREAT));
@@ -114,8 +142,8 @@ LocalFiles::LocalFiles(const EngineOptions& options, UniqueFd directory, UniqueF
       guards_(options.core_count + 1),
       checkpointed_(new std::atomic<uint64_t>[options.core_count]()) {
   for (unsigned i = 0; i < core_count_; ++i) cores_.push_back(std::make_unique<Core>());
-  void* top = ::mmap(nullptr, (size_t{1} << (32 - kLeafBits)) * sizeof(std::atomic<Leaf*>), PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* top = ::mmap(nullptr, (size_t{1} << (32 - kLeafBits)) * sizeof(std::atomic<Leaf*>),
+                     PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   BASALT_CHECK(top != MAP_FAILED);
   top_ = static_cast<std::atomic<Leaf*>*>(top);
   void* zeros = ::mmap(nullptr, kZeroStepBytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -140,7 +168,8 @@ Status LocalFiles::format() {
   if (superblock.log_segment_bytes == 0) superblock.log_segment_bytes = default_segment_bytes();
   if (superblock.bulk_segment_bytes == 0) superblock.bulk_segment_bytes = default_segment_bytes();
   superblock.hash_seed = platform_.random->u64();
-  if (superblock.shard_count == 0 || superblock.shard_count > 4096 || !std::has_single_bit(superblock.shard_count)) {
+  if (superblock.shard_count == 0 || superblock.shard_count > 4096 ||
+      !std::has_single_bit(superblock.shard_count)) {
     return fail(Code::kInvalid, "the number of shards must be a power of two up to 4096");
   }
   for (uint64_t bytes : {superblock.log_segment_bytes, superblock.bulk_segment_bytes}) {
@@ -148,9 +177,11 @@ Status LocalFiles::format() {
       return fail(Code::kInvalid, "segments have 1 MiB to 1 GiB, in multiples of 4096 bytes");
     }
   }
-  for (const char* name : {"log", "bulk", "blob", "shard"}) BASALT_CHECK_OK(make_directory(disk_, directory_.get(), name));
+  for (const char* name : {"log", "bulk", "blob", "shard"})
+    BASALT_CHECK_OK(make_directory(disk_, directory_.get(), name));
   for (unsigned shard = 0; shard < superblock.shard_count; ++shard) {
-    BASALT_CHECK_OK(make_directory(disk_, directory_.get(), fmt::format("shard/{:02}", shard).c_str()));
+    BASALT_CHECK_OK(
+        make_directory(disk_, directory_.get(), fmt::format("shard/{:02}", shard).c_str()));
   }
   BASALT_TRY(shards, open_at(disk_, directory_.get(), "shard", O_RDONLY | O_DIRECTORY));
   BASALT_CHECK_OK(sync_directory(shards, "sync directory shard"));
@@ -170,10 +201,9 @@ Status LocalFiles::start() {
   }
   if (!found) return std::unexpected(found.error());
   superblock_ = *found;
-  BASALT_CHECK_OK(migrate_format({disk_, directory_.get()}, superblock_, kFormatVersion, format_migrations(),
-                                 [&](const Superblock& next) {
-                                   return update_superblock(directory_.get(), next, disk_);
-                                 }));
+  BASALT_CHECK_OK(migrate_format(
+      {disk_, directory_.get()}, superblock_, kFormatVersion, format_migrations(),
+      [&](const Superblock& next) { return update_superblock(directory_.get(), next, disk_); }));
   if (superblock_.epoch + 1 >= uint64_t{1} << (64 - kLsnEpochShift)) {
     return fail(Code::kTooLarge, "the data directory was opened too often");
   }
@@ -181,7 +211,8 @@ Status LocalFiles::start() {
   BASALT_CHECK_OK(list_segments(FileKind::kBulk));
   BASALT_CHECK_OK(list_own_files());
   next_number_ = std::max(next_number_, superblock_.number_limit);
-  if (next_number_ > UINT32_MAX - 2 * kNumbersAtOnce) return fail(Code::kTooLarge, "file numbers are used up");
+  if (next_number_ > UINT32_MAX - 2 * kNumbersAtOnce)
+    return fail(Code::kTooLarge, "file numbers are used up");
   superblock_.epoch += 1;
   superblock_.number_limit = next_number_ + kNumbersAtOnce;
   BASALT_CHECK_OK(update_superblock(directory_.get(), superblock_, disk_));
@@ -195,7 +226,8 @@ Status LocalFiles::start() {
 Result<uint32_t> LocalFiles::take_number() {
   if (next_number_ == superblock_.number_limit) {
     Superblock raised = superblock_;
-    if (raised.number_limit > UINT32_MAX - kNumbersAtOnce) return fail(Code::kNoSpace, "file numbers are used up");
+    if (raised.number_limit > UINT32_MAX - kNumbersAtOnce)
+      return fail(Code::kNoSpace, "file numbers are used up");
     raised.number_limit += kNumbersAtOnce;
     BASALT_CHECK_OK(update_superblock(directory_.get(), raised, disk_));
     superblock_.number_limit = raised.number_limit;
@@ -257,21 +289,24 @@ Status LocalFiles::list_segments(FileKind kind) {
 }
 
 Status LocalFiles::list_own_files() {
-  return disk_.list(directory_.get(), "blob", [&](const std::string& group, unsigned char type) -> Status {
-    if (type != DT_DIR) return {};
-    return disk_.list(directory_.get(), ("blob/" + group).c_str(),
-                          [&](const std::string& file, unsigned char) -> Status {
-      auto number = parse_number(file);
-      if (!number || path_of(FileKind::kOwn, *number) != "blob/" + group + "/" + file) {
-        log_warn("unknown file in the data directory", {{"file", "blob/" + group + "/" + file}});
-        return {};
-      }
-      next_number_ = std::max(next_number_, *number + 1);
-      own_files_.try_emplace(*number);
-      own_files_at_open_.push_back(*number);
-      return {};
-    });
-  });
+  return disk_.list(
+      directory_.get(), "blob", [&](const std::string& group, unsigned char type) -> Status {
+        if (type != DT_DIR) return {};
+        return disk_.list(
+            directory_.get(), ("blob/" + group).c_str(),
+            [&](const std::string& file, unsigned char) -> Status {
+              auto number = parse_number(file);
+              if (!number || path_of(FileKind::kOwn, *number) != "blob/" + group + "/" + file) {
+                log_warn("unknown file in the data directory",
+                         {{"file", "blob/" + group + "/" + file}});
+                return {};
+              }
+              next_number_ = std::max(next_number_, *number + 1);
+              own_files_.try_emplace(*number);
+              own_files_at_open_.push_back(*number);
+              return {};
+            });
+      });
 }
 
 }  // namespace basalt::storage

@@ -17,7 +17,8 @@ namespace basalt::storage {
 
 // A lack of descriptors passes (kBusy), unlike an error of the device.
 inline std::unexpected<Error> fail_open(int error, const std::string& path) {
-  if (error == EMFILE || error == ENFILE || error == ENOMEM) return fail(Code::kBusy, "open " + path);
+  if (error == EMFILE || error == ENFILE || error == ENOMEM)
+    return fail(Code::kBusy, "open " + path);
   return fail_errno(error, "open " + path);
 }
 
@@ -29,10 +30,16 @@ inline Status write_at(int fd, Bytes bytes, uint64_t offset, std::string_view wh
   return write_at(system_disk(), fd, bytes, offset, what);
 }
 
-inline Status sync_file(int fd, std::string_view what) { return sync_file(system_disk(), fd, what); }
+inline Status sync_file(int fd, std::string_view what) {
+  return sync_file(system_disk(), fd, what);
+}
 
-inline Status sync_directory(int fd, std::string_view what) { return sync_directory(system_disk(), fd, what); }
+inline Status sync_directory(int fd, std::string_view what) {
+  return sync_directory(system_disk(), fd, what);
+}
 
-inline Status make_directory(int at, const char* name) { return make_directory(system_disk(), at, name); }
+inline Status make_directory(int at, const char* name) {
+  return make_directory(system_disk(), at, name);
+}
 
 }  // namespace basalt::storage

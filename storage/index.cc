@@ -374,7 +374,8 @@ Status Index::copy_to(int fd) {
   if (const int code = mdb_env_copyfd2(env_, fd, MDB_CP_COMPACT); code != 0) {
     // LMDB says "incompatible" when it finds other pages than it counted.
     if (code == MDB_INCOMPATIBLE) {
-      return fail(Code::kCorrupt, fmt::format("index of shard {}: its pages do not add up", options_.shard));
+      return fail(Code::kCorrupt,
+                  fmt::format("index of shard {}: its pages do not add up", options_.shard));
     }
     return lmdb_error(code, "copy");
   }

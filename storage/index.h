@@ -72,8 +72,8 @@ class Index {
   };
   const Size& size() const { return size_; }
 
-  // A compacted copy, as of now, to a descriptor (a pipe will do). Blocks; any thread but a loop's. A
-  // damaged structure is kCorrupt, as far as LMDB notices.
+  // A compacted copy, as of now, to a descriptor (a pipe will do). Blocks; any thread but a loop's.
+  // A damaged structure is kCorrupt, as far as LMDB notices.
   Status copy_to(int fd);
 
   unsigned shard() const { return options_.shard; }

@@ -12,7 +12,8 @@
 namespace basalt::storage {
 
 Io::Io() : event_fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
-  // Without it no completion could ever wake the loop; at start the process may as well say so and end.
+  // Without it no completion could ever wake the loop; at start the process may as well say so and
+  // end.
   BASALT_CHECK(event_fd_ >= 0);
 }
 
@@ -57,7 +58,8 @@ int64_t transfer(Disk& disk, IoOp& op, bool write) {
     uint8_t* data = op.data + op.done_bytes;
     const size_t left = op.length - op.done_bytes;
     const uint64_t offset = op.offset + op.done_bytes;
-    const int64_t got = write ? disk.write(op.fd, {data, left}, offset) : disk.read(op.fd, {data, left}, offset);
+    const int64_t got =
+        write ? disk.write(op.fd, {data, left}, offset) : disk.read(op.fd, {data, left}, offset);
     if (got == -EINTR || got == -EAGAIN) continue;
     if (got < 0) return got;
     if (got == 0) {

@@ -1,10 +1,10 @@
-// Io: asynchronous file I/O of one core. Implementations: io_uring, a thread pool (where io_uring is denied; chosen at
-// start, said in the log), a simulated disk in tests.
+// Io: asynchronous file I/O of one core. Implementations: io_uring, a thread pool (where io_uring
+// is denied; chosen at start, said in the log), a simulated disk in tests.
 //
-// An IoOp owns nothing: buffer and file stay valid until its completion ran. Results are the kernel's: short reads and
-// writes, -EINTR and -EAGAIN are handled here (the rest is resubmitted), so result is the full length, or a negative
-// errno; a read may end short only at the end of the file.
-// Thread: the core's own. Completions are posted to the core's run queue by poll().
+// An IoOp owns nothing: buffer and file stay valid until its completion ran. Results are the
+// kernel's: short reads and writes, -EINTR and -EAGAIN are handled here (the rest is resubmitted),
+// so result is the full length, or a negative errno; a read may end short only at the end of the
+// file. Thread: the core's own. Completions are posted to the core's run queue by poll().
 #pragma once
 
 #include <atomic>
@@ -41,12 +41,12 @@ struct IoOp : Completion {
   uint8_t pending_cqes = 0;
 };
 
-// Operations submitted and not yet completed are bounded by the callers' own limits; here none is refused: what does
-// not fit the kernel's queue waits. submit() only queues, poll() and prepare_sleep() hand over to the kernel, so all
-// operations of one loop turn cost one system call.
+// Operations submitted and not yet completed are bounded by the callers' own limits; here none is
+// refused: what does not fit the kernel's queue waits. submit() only queues, poll() and
+// prepare_sleep() hand over to the kernel, so all operations of one loop turn cost one system call.
 //
-// The destructor waits until every operation has ended (a buffer given to the kernel may not be freed before); their
-// completions are in the run queue then.
+// The destructor waits until every operation has ended (a buffer given to the kernel may not be
+// freed before); their completions are in the run queue then.
 class Io : public Poller {
  public:
   Io();
@@ -58,7 +58,8 @@ class Io : public Poller {
   virtual size_t in_flight() const = 0;
   virtual std::string_view name() const = 0;  // "io_uring" or "threads"
 
-  // Any thread: hands `completion` to the core; its next poll() posts it to the run queue. Wakes the loop.
+  // Any thread: hands `completion` to the core; its next poll() posts it to the run queue. Wakes
+  // the loop.
   void post_from_any_thread(Completion& completion);
 
   int wake_fd() const override { return event_fd_; }
@@ -72,11 +73,13 @@ class Io : public Poller {
 
  private:
   int event_fd_ = -1;
-  // A stack linked by Completion::next: pushed with a compare-and-swap by any thread, taken whole by the core.
+  // A stack linked by Completion::next: pushed with a compare-and-swap by any thread, taken whole
+  // by the core.
   std::atomic<Completion*> posted_{nullptr};
 };
 
-// Made on the core's thread. io_uring where the kernel allows it, else threads. `force_threads` for tests.
+// Made on the core's thread. io_uring where the kernel allows it, else threads. `force_threads` for
+// tests.
 Result<std::unique_ptr<Io>> make_io(RunQueue& run_queue, bool force_threads);
 
 }  // namespace basalt::storage

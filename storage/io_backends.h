@@ -10,8 +10,8 @@ namespace basalt::storage {
 Result<std::unique_ptr<Io>> make_uring_io(RunQueue& run_queue);
 Result<std::unique_ptr<Io>> make_thread_pool_io(RunQueue& run_queue);
 
-// An operation as blocking calls: short transfers, EINTR and EAGAIN are gone on with. transfer() is the first half of
-// kWriteDataSync, data_sync() the second.
+// An operation as blocking calls: short transfers, EINTR and EAGAIN are gone on with. transfer() is
+// the first half of kWriteDataSync, data_sync() the second.
 int64_t transfer(Disk& disk, IoOp& op, bool write);
 int64_t data_sync(Disk& disk, int fd);
 int64_t carry_out(Disk& disk, IoOp& op);

@@ -1,4 +1,5 @@
-// Io over a few threads that make blocking calls, for hosts that deny io_uring. Slower, with the same promises.
+// Io over a few threads that make blocking calls, for hosts that deny io_uring. Slower, with the
+// same promises.
 #include <unistd.h>
 
 #include <condition_variable>
@@ -12,7 +13,8 @@
 namespace basalt::storage {
 namespace {
 
-// Per core. Two log batches and their neighbours' blob writes keep this many busy; more only add context switches.
+// Per core. Two log batches and their neighbours' blob writes keep this many busy; more only add
+// context switches.
 constexpr unsigned kThreads = 6;
 
 class ThreadPoolIo final : public Io {
@@ -86,7 +88,8 @@ class ThreadPoolIo final : public Io {
       bool first = done_.empty();
       done_.push(op);
       if (first) {
-        // Under the lock, so that the poll() that empties the list is not followed by a stale wake it did not clear.
+        // Under the lock, so that the poll() that empties the list is not followed by a stale wake
+        // it did not clear.
         uint64_t one = 1;
         [[maybe_unused]] ssize_t written = ::write(wake_fd(), &one, sizeof one);
       }

@@ -1,5 +1,6 @@
-// Io over io_uring. The pitfalls this file answers: short reads and writes, links that break, completions that only
-// appear inside io_uring_enter (DEFER_TASKRUN), buffers that must outlive the kernel's use of them.
+// Io over io_uring. The pitfalls this file answers: short reads and writes, links that break,
+// completions that only appear inside io_uring_enter (DEFER_TASKRUN), buffers that must outlive the
+// kernel's use of them.
 #include <fcntl.h>
 #include <liburing.h>
 #include <unistd.h>
@@ -18,7 +19,8 @@ constexpr unsigned kSubmissionEntries = 256;
 constexpr unsigned kCompletionEntries = 4 * kSubmissionEntries;
 // Kernel operations under way. Half of the completion queue, so that it cannot overflow.
 constexpr unsigned kKernelOpsMax = kCompletionEntries / 2;
-// Marks the completion of the fdatasync that is linked to a write; IoOp is aligned, so the bit is free.
+// Marks the completion of the fdatasync that is linked to a write; IoOp is aligned, so the bit is
+// free.
 constexpr uint64_t kSyncTag = 1;
 
 class UringIo final : public Io {
@@ -61,7 +63,8 @@ class UringIo final : public Io {
     io_uring_probe* probe = io_uring_get_probe_ring(&ring_);
     if (probe == nullptr) return fail(Code::kIo, "io_uring has no probe");
     bool complete = true;
-    for (int opcode : {IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_FALLOCATE, IORING_OP_NOP}) {
+    for (int opcode :
+         {IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_FALLOCATE, IORING_OP_NOP}) {
       complete = complete && io_uring_opcode_supported(probe, opcode);
     }
     io_uring_free_probe(probe);
@@ -73,7 +76,8 @@ class UringIo final : public Io {
     int submitted = io_uring_submit_and_wait(&ring_, 1);
     if (submitted < 0) return fail_errno(-submitted, "io_uring_enter");
     io_uring_cqe* cqe = nullptr;
-    if (int waited = io_uring_wait_cqe(&ring_, &cqe); waited < 0) return fail_errno(-waited, "io_uring_enter");
+    if (int waited = io_uring_wait_cqe(&ring_, &cqe); waited < 0)
+      return fail_errno(-waited, "io_uring_enter");
     io_uring_cqe_seen(&ring_, cqe);
     if (int registered = io_uring_register_eventfd(&ring_, wake_fd()); registered < 0) {
       return fail_errno(-registered, "io_uring_register_eventfd");
@@ -98,7 +102,8 @@ class UringIo final : public Io {
       did = true;
       push_pending();  // the rest of short operations, and what waited for room
     }
-    // Every completion and every post made the eventfd readable; a turn that found nothing leaves it alone.
+    // Every completion and every post made the eventfd readable; a turn that found nothing leaves
+    // it alone.
     if (did) clear_wake();
     return did;
   }
@@ -140,9 +145,10 @@ class UringIo final : public Io {
   bool enter() {
     int submitted = deferred_ ? io_uring_submit_and_get_events(&ring_) : io_uring_submit(&ring_);
     if (submitted >= 0) return true;
-    // Transient: the entries stay in the ring and go with the next turn. Anything else means that the ring is broken,
-    // and with it every promise about what was written.
-    BASALT_CHECK(submitted == -EAGAIN || submitted == -EBUSY || submitted == -EINTR || submitted == -ENOMEM);
+    // Transient: the entries stay in the ring and go with the next turn. Anything else means that
+    // the ring is broken, and with it every promise about what was written.
+    BASALT_CHECK(submitted == -EAGAIN || submitted == -EBUSY || submitted == -EINTR ||
+                 submitted == -ENOMEM);
     return false;
   }
 
@@ -221,10 +227,12 @@ class UringIo final : public Io {
       case IoOp::Kind::kWriteDataSync:
         if (main == 0 && op.done_bytes < op.length) return finish(op, -EIO);
         op.done_bytes += static_cast<uint32_t>(main);
-        if (op.done_bytes < op.length) return pending_.push(op);  // a short write; its fdatasync does not count
+        if (op.done_bytes < op.length)
+          return pending_.push(op);  // a short write; its fdatasync does not count
         if (op.kind == IoOp::Kind::kWrite) return finish(op, op.length);
         if (again(op.sync_result)) return pending_.push(op);
-        // A cancelled fdatasync behind a whole write: something broke the link, so nothing is known to be durable.
+        // A cancelled fdatasync behind a whole write: something broke the link, so nothing is known
+        // to be durable.
         if (op.sync_result == -ECANCELED) return finish(op, -EIO);
         return finish(op, op.sync_result < 0 ? op.sync_result : static_cast<int64_t>(op.length));
     }

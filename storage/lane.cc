@@ -1,8 +1,9 @@
 // The log of one core: forms batches, sends them one behind the other, completes appends in order.
 //
-// Three buffers: at most two batches in flight and one being formed. The second is sent while the first is under way
-// only when it is large (kSecondBatchBytesMin): small ones wait and grow, so that many clients share one flush.
-// Sending is posted to the run queue, so all appends of one loop turn are in the batch before it leaves.
+// Three buffers: at most two batches in flight and one being formed. The second is sent while the
+// first is under way only when it is large (kSecondBatchBytesMin): small ones wait and grow, so
+// that many clients share one flush. Sending is posted to the run queue, so all appends of one loop
+// turn are in the batch before it leaves.
 #include "storage/lane.h"
 
 #include <fmt/core.h>
@@ -79,9 +80,11 @@ class LogLane final : public Lane, private SpaceClient {
     sent_lsn_ = durable_.lsn = files.last_lsn(core);
     next_lsn_ = sent_lsn_ + 1;
     durable_.epoch = epoch_;
-    batch_bytes_max_ = std::clamp<size_t>(files.superblock().log_segment_bytes / 8, size_t{1} << 20, kBatchBytesMax);
+    batch_bytes_max_ = std::clamp<size_t>(files.superblock().log_segment_bytes / 8, size_t{1} << 20,
+                                          kBatchBytesMax);
     memory_bytes_ = kBatchBuffers * batch_bytes_max_;
-    void* memory = ::mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        ::mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     BASALT_CHECK(memory != MAP_FAILED);
     memory_ = static_cast<uint8_t*>(memory);
     for (size_t i = 0; i < kBatchBuffers; ++i) {
@@ -122,9 +125,11 @@ class LogLane final : public Lane, private SpaceClient {
     if (append.mutations.size() > kMutationsBytesMax || append.body.size() > kInlineBodyBytesMax) {
       return refuse(append, Code::kTooLarge, "log record");
     }
-    if (files_.platform().happens(Chaos::Point::kLaneQueueFull)) return refuse(append, Code::kBusy, "log queue");
+    if (files_.platform().happens(Chaos::Point::kLaneQueueFull))
+      return refuse(append, Code::kBusy, "log queue");
     if (!queue_.empty() || !add_to_batch(append)) {
-      if (queue_bytes_ + bytes > kLaneQueueBytesMax) return refuse(append, Code::kBusy, "log queue");
+      if (queue_bytes_ + bytes > kLaneQueueBytesMax)
+        return refuse(append, Code::kBusy, "log queue");
       append.lsn = next_lsn_++;
       queue_bytes_ += bytes;
       queue_.push(append);
@@ -195,7 +200,8 @@ class LogLane final : public Lane, private SpaceClient {
   bool start_batch(size_t bytes) {
     if (free_.empty() || waiting_for_space_ || space_error_) return false;
     size_t wanted = round_up(sizeof(BatchHeader) + bytes, kBlockBytes);
-    if (segment_ == nullptr || segment_->size - segment_->position.load(std::memory_order_relaxed) < wanted) {
+    if (segment_ == nullptr ||
+        segment_->size - segment_->position.load(std::memory_order_relaxed) < wanted) {
       auto taken = files_.take_log_segment(core_);
       if (!taken) {
         space_error_ = taken.error();
@@ -217,8 +223,8 @@ class LogLane final : public Lane, private SpaceClient {
     forming_->offset = position;
     forming_->ended = false;
     size_t capacity = std::min<uint64_t>(batch_bytes_max_, segment_->size - position);
-    forming_->builder.start(MutableBytes(forming_->memory, batch_bytes_max_), capacity, segment_->number,
-                            segment_->generation, position);
+    forming_->builder.start(MutableBytes(forming_->memory, batch_bytes_max_), capacity,
+                            segment_->number, segment_->generation, position);
     return true;
   }
 
@@ -231,13 +237,15 @@ class LogLane final : public Lane, private SpaceClient {
       return false;
     }
     if (append.lsn == 0) append.lsn = next_lsn_++;
-    append.body_ref = forming_->builder.add(append.lsn, append.shard, append.mutations, append.body);
+    append.body_ref =
+        forming_->builder.add(append.lsn, append.shard, append.mutations, append.body);
     forming_->appends.push(append);
     return true;
   }
 
   bool can_send() const {
-    if (held_ || stopping_ || waiting_for_space_ || in_flight_.size() >= kBatchesInFlightMax) return false;
+    if (held_ || stopping_ || waiting_for_space_ || in_flight_.size() >= kBatchesInFlightMax)
+      return false;
     if (forming_ == nullptr) return !queue_.empty();
     if (forming_->builder.count() == 0) return !queue_.empty();
     return in_flight_.empty() || batch_full_ || forming_->builder.used() >= kSecondBatchBytesMin;
@@ -297,7 +305,8 @@ class LogLane final : public Lane, private SpaceClient {
     batch.last_lsn = batch.builder.first_lsn() + batch.builder.count() - 1;
     sent_lsn_ = batch.last_lsn;
     sent_bytes_ += bytes.size();
-    if (marks_.empty() || sent_bytes_ - marks_.back().bytes >= kMarkBytes) marks_.push_back({sent_lsn_, sent_bytes_});
+    if (marks_.empty() || sent_bytes_ - marks_.back().bytes >= kMarkBytes)
+      marks_.push_back({sent_lsn_, sent_bytes_});
 
     LogSegment& segment = *batch.segment;
     segment.position.store(batch.end, std::memory_order_relaxed);
@@ -328,20 +337,22 @@ class LogLane final : public Lane, private SpaceClient {
   static void batch_ended(Completion& completion) {
     auto& op = static_cast<Batch::Op&>(completion);
     op.batch->ended = true;
-    // At once, also when an earlier batch is still under way: the kernel tells an error of the file once, and the sync
-    // of the earlier one may succeed now although its bytes are lost.
+    // At once, also when an earlier batch is still under way: the kernel tells an error of the file
+    // once, and the sync of the earlier one may succeed now although its bytes are lost.
     if (op.result != static_cast<int64_t>(op.length)) op.lane->note_failure(*op.batch);
     op.lane->complete_batches();
   }
 
   void note_failure(const Batch& batch) {
     if (failed_) return;
-    // Whether the bytes are on the disk is not known and will not be: nothing may be appended behind them (P7).
+    // Whether the bytes are on the disk is not known and will not be: nothing may be appended
+    // behind them (P7).
     failed_ = true;
     stats_.io_errors.fetch_add(1, std::memory_order_relaxed);
-    failure_ = fmt::format("log write to {} at {}: {}", LocalFiles::path_of(FileKind::kLog, batch.segment->number),
-                           batch.offset,
-                           batch.op.result < 0 ? std::strerror(static_cast<int>(-batch.op.result)) : "short");
+    failure_ = fmt::format(
+        "log write to {} at {}: {}", LocalFiles::path_of(FileKind::kLog, batch.segment->number),
+        batch.offset,
+        batch.op.result < 0 ? std::strerror(static_cast<int>(-batch.op.result)) : "short");
     files_.poison(failure_);
   }
 
@@ -350,8 +361,8 @@ class LogLane final : public Lane, private SpaceClient {
       std::swap(in_flight_.front(), in_flight_.back());
     }
     if (!failed_ && !files_.healthy()) {
-      // Another write failed, perhaps of this very file (zeros ahead) or on this disk: then a sync that says it went
-      // well is not believed.
+      // Another write failed, perhaps of this very file (zeros ahead) or on this disk: then a sync
+      // that says it went well is not believed.
       failed_ = true;
       failure_ = files_.health_text();
     }
@@ -378,7 +389,8 @@ class LogLane final : public Lane, private SpaceClient {
     if (can_send()) post_step();
   }
 
-  // Completes what was never written, in order. Its numbers are not used again: the next batch says what came before.
+  // Completes what was never written, in order. Its numbers are not used again: the next batch says
+  // what came before.
   void fail_unsent(const Error& error) {
     if (forming_ != nullptr) {
       while (!forming_->appends.empty()) {
@@ -444,7 +456,8 @@ class LogLane final : public Lane, private SpaceClient {
 
 }  // namespace
 
-std::unique_ptr<Lane> make_lane(Files& files, unsigned core, Io& io, RunQueue& run_queue, EngineStats& stats) {
+std::unique_ptr<Lane> make_lane(Files& files, unsigned core, Io& io, RunQueue& run_queue,
+                                EngineStats& stats) {
   return std::make_unique<LogLane>(local(files), core, io, run_queue, stats);
 }
 

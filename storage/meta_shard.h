@@ -1,14 +1,16 @@
-// MetaShard: ordered, linearizable metadata of one shard. Local engine: log + overlay + LMDB. A memory model in tests.
+// MetaShard: ordered, linearizable metadata of one shard. Local engine: log + overlay + LMDB. A
+// memory model in tests.
 //
-// apply() is atomic and durable when it completes with success (P1, P2); get() and scan() show only durable state
-// (P3). Preconditions are evaluated against durable and pending state together, so that of two writers one wins (P4).
+// apply() is atomic and durable when it completes with success (P1, P2); get() and scan() show only
+// durable state (P3). Preconditions are evaluated against durable and pending state together, so
+// that of two writers one wins (P4).
 //
-// Thread: all calls on the core that hosts the shard; completions are posted to that core's run queue. A request and
-// every view in it stays valid until its completion ran.
+// Thread: all calls on the core that hosts the shard; completions are posted to that core's run
+// queue. A request and every view in it stays valid until its completion ran.
 //
-// Errors: kPreconditionFailed (failed_index tells which; kNotFound if it wanted a record and there was none),
-// kSealed, kNoSpace, kReadOnly (an earlier write failed), kIo, kCorrupt, kBusy (queue bound), kInvalid (malformed
-// mutation batch: our bug or a hostile peer), kCancelled (shutdown).
+// Errors: kPreconditionFailed (failed_index tells which; kNotFound if it wanted a record and there
+// was none), kSealed, kNoSpace, kReadOnly (an earlier write failed), kIo, kCorrupt, kBusy (queue
+// bound), kInvalid (malformed mutation batch: our bug or a hostile peer), kCancelled (shutdown).
 #pragma once
 
 #include <cstdint>
@@ -31,8 +33,8 @@ struct Applied {
 
 struct ApplyRequest : Completion {
   std::span<const Precondition> preconditions;
-  Bytes mutations;  // a finished fb::MutationBatch
-  Bytes body;       // at most kInlineBodyBytesMax; owned by the mutation with has_body
+  Bytes mutations;          // a finished fb::MutationBatch
+  Bytes body;               // at most kInlineBodyBytesMax; owned by the mutation with has_body
   bool reclaiming = false;  // only erases or shrinks: allowed below the low-water mark
 
   Result<Applied> result;
@@ -53,17 +55,20 @@ struct GetRequest : Completion {
 struct ScanOptions {
   Table table = Table::kCurrent;
   uint64_t space = 0;
-  std::string_view prefix;     // only names that start with it
-  std::string_view after;      // only names greater than it (empty: from the start)
-  std::string_view delimiter;  // not empty: names that contain it after the prefix are rolled up, by seek
-  uint32_t limit = 1000;       // entries at most, 1 to 10,000
+  std::string_view prefix;  // only names that start with it
+  std::string_view after;   // only names greater than it (empty: from the start)
+  std::string_view
+      delimiter;  // not empty: names that contain it after the prefix are rolled up, by seek
+  uint32_t limit = 1000;  // entries at most, 1 to 10,000
 };
 
-// Up to `limit` entries in byte order of the name; fewer, with `more` set, when the page has grown to some 8 MiB. With a delimiter a rolled-up entry has common_prefix = true, its
-// name is prefix + ... + delimiter and its record is empty; a common prefix is reported if it is greater than
-// `after` (a common prefix equal to `after`, or of which `after` is a member, was reported by an earlier page:
-// names that start with such a common prefix are skipped only when `after` itself ends with the delimiter and starts
-// that prefix; the caller passes after = the last entry it was given).
+// Up to `limit` entries in byte order of the name; fewer, with `more` set, when the page has grown
+// to some 8 MiB. With a delimiter a rolled-up entry has common_prefix = true, its name is prefix +
+// ... + delimiter and its record is empty; a common prefix is reported if it is greater than
+// `after` (a common prefix equal to `after`, or of which `after` is a member, was reported by an
+// earlier page: names that start with such a common prefix are skipped only when `after` itself
+// ends with the delimiter and starts that prefix; the caller passes after = the last entry it was
+// given).
 struct ScanPage {
   struct Entry {
     std::string_view name;
@@ -71,7 +76,7 @@ struct ScanPage {
     RecordView record;
   };
   std::vector<Entry> entries;
-  bool more = false;  // exact: there are names after the last entry
+  bool more = false;                               // exact: there are names after the last entry
   std::vector<std::unique_ptr<uint8_t[]>> memory;  // what the views point into
 };
 
@@ -83,9 +88,10 @@ struct ScanRequest : Completion {
   explicit ScanRequest(const ScanOptions& o) : options(o) {}
 };
 
-// Removal of a key space (DeleteBucket). seal: refuse new records from now on (kSealed), after confirming that the
-// kCurrent and kVersion tables hold none, pending ones included; else kNotEmpty and nothing changed. unseal: takes it
-// back. purge: erases what is left in kUpload and kPart (blobs released), durable when it completes.
+// Removal of a key space (DeleteBucket). seal: refuse new records from now on (kSealed), after
+// confirming that the kCurrent and kVersion tables hold none, pending ones included; else kNotEmpty
+// and nothing changed. unseal: takes it back. purge: erases what is left in kUpload and kPart
+// (blobs released), durable when it completes.
 struct SealRequest : Completion {
   enum class Action : uint8_t { kSeal, kUnseal, kPurge } action;
   uint64_t space;
@@ -103,8 +109,8 @@ class MetaShard {
   virtual void scan(ScanRequest& request) = 0;
   virtual void seal(SealRequest& request) = 0;
 
-  // Fast path: a look-up that needs no I/O and no queue answers at once. The default goes through nothing.
-  // Returns kNotFound, kCorrupt or the record.
+  // Fast path: a look-up that needs no I/O and no queue answers at once. The default goes through
+  // nothing. Returns kNotFound, kCorrupt or the record.
   virtual Result<Record> get_now(const KeyView& key) = 0;
 };
 

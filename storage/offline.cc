@@ -129,9 +129,9 @@ Result<std::unique_ptr<OfflineDirectory>> OfflineDirectory::open(const std::stri
   }
   BASALT_TRY(superblock, read_superblock(directory->fd()));
   if (superblock.format_version != kFormatVersion) {
-    return fail(Code::kCorrupt,
-                fmt::format("{} has format {}, this program knows format {}: start it with the program that wrote it",
-                            path, superblock.format_version, kFormatVersion));
+    return fail(Code::kCorrupt, fmt::format("{} has format {}, this program knows format {}: start "
+                                            "it with the program that wrote it",
+                                            path, superblock.format_version, kFormatVersion));
   }
   directory->superblock_ = superblock;
   BASALT_CHECK_OK(directory->list());

@@ -10,7 +10,8 @@ class GuardEpochs::Guard final : public ReadGuard {
   ~Guard() override {
     if (--node_.count > 0 || &node_ != &core_.nodes.front()) return;
     while (!core_.nodes.empty() && core_.nodes.front().count == 0) core_.nodes.pop_front();
-    core_.oldest.store(core_.nodes.empty() ? UINT64_MAX : core_.nodes.front().epoch, std::memory_order_seq_cst);
+    core_.oldest.store(core_.nodes.empty() ? UINT64_MAX : core_.nodes.front().epoch,
+                       std::memory_order_seq_cst);
   }
 
  private:

@@ -1,13 +1,14 @@
 // GuardEpochs: tells when every reader that could still see a dropped blob has gone.
 //
-// One counter for all cores. A guard takes its value and publishes it (per core, the smallest value of a guard that
-// lives). Whoever drops blobs calls advance() after the drop is visible to new look-ups and keeps the returned stamp;
-// once passed(stamp), every guard that lives was taken after the drop.
+// One counter for all cores. A guard takes its value and publishes it (per core, the smallest value
+// of a guard that lives). Whoever drops blobs calls advance() after the drop is visible to new
+// look-ups and keeps the returned stamp; once passed(stamp), every guard that lives was taken after
+// the drop.
 //
-// Memory order: take() publishes with a sequentially consistent store before the reader's look-up; passed() loads with
-// sequential consistency. If passed() misses a guard, its publication comes later in the single order, and so the
-// look-up behind it comes after the drop. A guard that read the counter before advance() and published after it
-// has the smaller value, so it only delays.
+// Memory order: take() publishes with a sequentially consistent store before the reader's look-up;
+// passed() loads with sequential consistency. If passed() misses a guard, its publication comes
+// later in the single order, and so the look-up behind it comes after the drop. A guard that read
+// the counter before advance() and published after it has the smaller value, so it only delays.
 #pragma once
 
 #include <atomic>

@@ -1,9 +1,12 @@
 // Recovery: reads the log segments again after a crash (or a stop; there is no difference).
 //
-// The segments of one (epoch, lane) form one chain: in order of their sequence, each batch names the last LSN before
-// it. Where the chain breaks there are two cases. Either nothing behind the break was acknowledged: a torn tail, dropped.
-// Or a whole batch further on says that a missing LSN was durable when it was sent: acknowledged data is damaged, and
-// that is never passed over in silence (docs/on-disk-format.md, "Recovery").
+// The segments of one (epoch, lane) form one chain: in order of their sequence, each batch names
+// the last LSN before it. Where the chain breaks there are two cases. Either nothing behind the
+// break was acknowledged: a torn tail, dropped. Or a whole batch further on says that a missing LSN
+// was durable when it was sent: acknowledged data is damaged, and that is never passed over in
+// silence (docs/on-disk-format.md, "Recovery").
+#include "storage/replay.h"
+
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -15,7 +18,6 @@
 #include "base/log.h"
 #include "storage/files_local.h"
 #include "storage/lane.h"
-#include "storage/replay.h"
 #include "storage/segment_format.h"
 
 namespace basalt::storage {
@@ -24,9 +26,10 @@ namespace {
 // Read in windows of this size; holds the largest batch.
 constexpr size_t kWindowBytes = 8u << 20;
 static_assert(kWindowBytes >= kBatchBytesMax);
-// How far behind a break a whole batch is looked for. Whatever was acknowledged behind a damaged batch begins within one
-// batch of it, so this finds acknowledged data behind eight damaged batches of full size in a row, and the look
-// costs some milliseconds where reading a 256 MiB segment to its end cost seconds of every start after a crash.
+// How far behind a break a whole batch is looked for. Whatever was acknowledged behind a damaged
+// batch begins within one batch of it, so this finds acknowledged data behind eight damaged batches
+// of full size in a row, and the look costs some milliseconds where reading a 256 MiB segment to
+// its end cost seconds of every start after a crash.
 constexpr uint64_t kLookAheadBytes = 8 * kBatchBytesMax;
 
 // One segment file, read through a window that moves forward.
@@ -43,7 +46,8 @@ class SegmentReader {
     return {};
   }
 
-  // The bytes at [offset, offset + length), fewer at the end of the file. Valid until the next call.
+  // The bytes at [offset, offset + length), fewer at the end of the file. Valid until the next
+  // call.
   Result<Bytes> at(uint64_t offset, size_t length) {
     if (offset < window_start_ || offset + length > window_start_ + window_bytes_) {
       memory_.resize(kWindowBytes);
@@ -64,7 +68,8 @@ class SegmentReader {
     return {};
   }
 
-  // The next offset from `offset` on where the file has data: unwritten extents read as zeros, and take no time.
+  // The next offset from `offset` on where the file has data: unwritten extents read as zeros, and
+  // take no time.
   uint64_t skip_hole(uint64_t offset) const {
     const int64_t data = fd_.disk().seek(fd_.get(), offset, SEEK_DATA);
     if (data < 0) return data == -ENXIO ? UINT64_MAX : offset;
@@ -92,8 +97,9 @@ struct Place {
 
 class ChainReplay {
  public:
-  ChainReplay(const DiskPlace& place, std::vector<Segment> segments, std::span<const LogPosition> applied,
-              bool trust_checkpoints, const std::function<Status(const RecoveredRecord&)>& visit,
+  ChainReplay(const DiskPlace& place, std::vector<Segment> segments,
+              std::span<const LogPosition> applied, bool trust_checkpoints,
+              const std::function<Status(const RecoveredRecord&)>& visit,
               std::vector<uint8_t>& memory)
       : place_(place),
         segments_(std::move(segments)),
@@ -125,18 +131,25 @@ class ChainReplay {
     if (lowest == UINT64_MAX || lowest >> kLsnEpochShift > epoch_) return {};
     BASALT_CHECK_OK(read_firsts());
 
-    // What is known to be in the index, committed: everything up to a checkpoint that some batch tells of, and
-    // everything up to the smallest position of the lane's shards (an idle shard's may be old).
+    // What is known to be in the index, committed: everything up to a checkpoint that some batch
+    // tells of, and everything up to the smallest position of the lane's shards (an idle shard's
+    // may be old).
     lowest_ = lowest;
     uint64_t indexed = lowest;
     for (const Segment& segment : segments_) {
-      if (segment.first && trust_checkpoints_) indexed = std::max(indexed, segment.first->checkpointed_lsn);
+      if (segment.first && trust_checkpoints_)
+        indexed = std::max(indexed, segment.first->checkpointed_lsn);
     }
-    // A checkpoint is told of only when every shard of the lane has committed it. An index behind it went back in time:
-    // an LMDB meta page that lost its newest commit to damage, or a copy that was put in its place.
+    // A checkpoint is told of only when every shard of the lane has committed it. An index behind
+    // it went back in time: an LMDB meta page that lost its newest commit to damage, or a copy that
+    // was put in its place.
     if (trust_checkpoints_ && indexed > lowest && lowest >> kLsnEpochShift == epoch_) {
-      damage_ = Error{Code::kCorrupt, fmt::format("the index of a shard holds the log up to LSN {} only, but LSN {} was checkpointed: "
-                                                  "it is an older state (restore it with rebuild-index)", lowest, indexed)};
+      damage_ = Error{
+          Code::kCorrupt,
+          fmt::format(
+              "the index of a shard holds the log up to LSN {} only, but LSN {} was checkpointed: "
+              "it is an older state (restore it with rebuild-index)",
+              lowest, indexed)};
     }
     size_t start = 0;
     last_lsn_ = epoch_ << kLsnEpochShift;
@@ -147,16 +160,16 @@ class ChainReplay {
         last_lsn_ = first->previous_lsn;
       }
     }
-    // Segments that were recycled are missing in front; all their records were in the index then, so the shard that
-    // owned the last of them has a position at or behind it.
+    // Segments that were recycled are missing in front; all their records were in the index then,
+    // so the shard that owned the last of them has a position at or behind it.
     recycled_up_to_ = std::max(indexed, highest);
     Place place{start, kSegmentDataOffset, {}};
-    // What lies before the smallest position is in every index: after a clean stop that is nearly a whole segment, which
-    // took a second to read. The position's offset counts only if the segment has not been recycled since: then its
-    // first batch came before the position.
+    // What lies before the smallest position is in every index: after a clean stop that is nearly a
+    // whole segment, which took a second to read. The position's offset counts only if the segment
+    // has not been recycled since: then its first batch came before the position.
     const auto& first = segments_[start].first;
-    if (lowest_position.epoch == epoch_ && lowest_position.file == segments_[start].file.number && first &&
-        first->previous_lsn < lowest && lowest_position.offset > kSegmentDataOffset &&
+    if (lowest_position.epoch == epoch_ && lowest_position.file == segments_[start].file.number &&
+        first && first->previous_lsn < lowest && lowest_position.offset > kSegmentDataOffset &&
         lowest_position.offset % kBlockBytes == 0) {
       place.offset = lowest_position.offset;
       last_lsn_ = lowest;
@@ -186,8 +199,8 @@ class ChainReplay {
   Status read_from(Place place) {
     for (;;) {
       BASALT_CHECK_OK(read_segment(place));
-      // `place` is where no whole batch follows the last one. The next segment's first batch goes on, if the lane
-      // moved there.
+      // `place` is where no whole batch follows the last one. The next segment's first batch goes
+      // on, if the lane moved there.
       size_t next = place.segment + 1;
       if (next < segments_.size() && follows_at_start(next, segments_[next].first)) {
         place = {next, kSegmentDataOffset, {}};
@@ -216,7 +229,8 @@ class ChainReplay {
     return gap && first->previous_lsn > last_lsn_ && first->previous_lsn <= recycled_up_to_;
   }
 
-  // Visits batches from `place` on while each follows the one before; leaves `place` behind the last.
+  // Visits batches from `place` on while each follows the one before; leaves `place` behind the
+  // last.
   Status read_segment(Place& place) {
     const Segment& segment = segments_[place.segment];
     BASALT_CHECK_OK(reader_.open(place_, segment.file.number));
@@ -224,20 +238,23 @@ class ChainReplay {
       BASALT_TRY(block, reader_.at(place.offset, sizeof(BatchHeader)));
       auto header = ours(parse_batch_header(block, segment.file.header.generation));
       if (!header || header->first_lsn <= last_lsn_) return {};
-      bool follows = header->previous_lsn == last_lsn_ ||
-                     (place.offset == kSegmentDataOffset && follows_at_start(place.segment, header));
+      bool follows = header->previous_lsn == last_lsn_ || (place.offset == kSegmentDataOffset &&
+                                                           follows_at_start(place.segment, header));
       if (!follows) return {};
       BASALT_TRY(batch, reader_.at(place.offset, header->bytes));
-      BASALT_TRY(whole, visit_batch(batch, *header, segment.file.number, place.offset,
-                                    [this](const RecoveredRecord& record) -> Status {
-                                      if (record.shard >= applied_.size()) {
-                                        return fail(Code::kCorrupt, fmt::format("log record {} is of shard {}, which is not there",
-                                                                                record.lsn, record.shard));
-                                      }
-                                      if (record.lsn <= applied_[record.shard].lsn) return {};
-                                      ++records_;
-                                      return visit_(record);
-                                    }));
+      BASALT_TRY(whole,
+                 visit_batch(batch, *header, segment.file.number, place.offset,
+                             [this](const RecoveredRecord& record) -> Status {
+                               if (record.shard >= applied_.size()) {
+                                 return fail(
+                                     Code::kCorrupt,
+                                     fmt::format("log record {} is of shard {}, which is not there",
+                                                 record.lsn, record.shard));
+                               }
+                               if (record.lsn <= applied_[record.shard].lsn) return {};
+                               ++records_;
+                               return visit_(record);
+                             }));
       if (!whole) return {};
       last_lsn_ = header->last_lsn();
       place.offset += header->bytes;
@@ -250,15 +267,18 @@ class ChainReplay {
       const Segment& segment = segments_[i];
       BASALT_CHECK_OK(reader_.open(place_, segment.file.number));
       uint64_t offset = i == from.segment ? from.offset : kSegmentDataOffset;
-      const uint64_t end = std::min<uint64_t>(segment.file.header.size_bytes, offset + kLookAheadBytes);
+      const uint64_t end =
+          std::min<uint64_t>(segment.file.header.size_bytes, offset + kLookAheadBytes);
       while (offset < end) {
         if (offset % (1u << 20) == 0) offset = reader_.skip_hole(offset);
         if (offset >= end) break;
         BASALT_TRY(block, reader_.at(offset, kBlockBytes));
         if (block.size() < kBlockBytes) break;
         auto header = ours(parse_batch_header(block, segment.file.header.generation));
-        // Not the damaged batch itself, whose header may be intact: its durable_lsn lies before its own records.
-        if (header && header->first_lsn > last_lsn_ && header->durable_lsn > last_lsn_) return Place{i, offset, *header};
+        // Not the damaged batch itself, whose header may be intact: its durable_lsn lies before its
+        // own records.
+        if (header && header->first_lsn > last_lsn_ && header->durable_lsn > last_lsn_)
+          return Place{i, offset, *header};
         offset += kBlockBytes;
       }
     }
@@ -267,7 +287,8 @@ class ChainReplay {
 
   void note_damage(const Place& place, const Place& later) {
     std::string text = fmt::format(
-        "log segment {:08x} is damaged at offset {}: records after LSN {} up to LSN {} were acknowledged (the batch in "
+        "log segment {:08x} is damaged at offset {}: records after LSN {} up to LSN {} were "
+        "acknowledged (the batch in "
         "segment {:08x} at offset {} says that LSN {} was durable) and cannot be read",
         segments_[place.segment].file.number, place.offset, last_lsn_, later.header.previous_lsn,
         segments_[later.segment].file.number, later.offset, later.header.durable_lsn);
@@ -292,11 +313,13 @@ class ChainReplay {
 
 }  // namespace
 
-Status replay_log_files(const DiskPlace& place, std::vector<LocalFiles::LogFile> files, std::span<const LogPosition> applied,
-                        bool trust_checkpoints, const std::function<Status(const RecoveredRecord&)>& visit) {
+Status replay_log_files(const DiskPlace& place, std::vector<LocalFiles::LogFile> files,
+                        std::span<const LogPosition> applied, bool trust_checkpoints,
+                        const std::function<Status(const RecoveredRecord&)>& visit) {
   std::vector<uint8_t> memory;
   uint64_t oldest_epoch = UINT64_MAX;
-  for (const LogPosition& position : applied) oldest_epoch = std::min(oldest_epoch, position.lsn >> kLsnEpochShift);
+  for (const LogPosition& position : applied)
+    oldest_epoch = std::min(oldest_epoch, position.lsn >> kLsnEpochShift);
   std::optional<Error> damage;
   std::map<std::pair<uint64_t, uint32_t>, std::vector<Segment>> chains;
   for (LocalFiles::LogFile& file : files) {
@@ -305,29 +328,36 @@ Status replay_log_files(const DiskPlace& place, std::vector<LocalFiles::LogFile>
       chains[key].push_back(Segment{std::move(file), std::nullopt});
       continue;
     }
-    // A crash while the file was made leaves it without a header, and empty. Batches without a header in front of
-    // them are damage: a segment in reuse keeps one of its two headers valid all the time.
+    // A crash while the file was made leaves it without a header, and empty. Batches without a
+    // header in front of them are damage: a segment in reuse keeps one of its two headers valid all
+    // the time.
     SegmentReader reader(memory);
     BASALT_CHECK_OK(reader.open(place, file.number));
     BASALT_TRY(block, reader.at(kSegmentDataOffset, kBlockBytes));
-    if (block.size() < kBlockBytes || std::all_of(block.begin(), block.end(), [](uint8_t b) { return b == 0; })) continue;
-    // A batch carries the generation its checksum is seeded with. Of an epoch before all that the indexes wait for, it
-    // is in them: its bodies stay readable without a header.
+    if (block.size() < kBlockBytes ||
+        std::all_of(block.begin(), block.end(), [](uint8_t b) { return b == 0; }))
+      continue;
+    // A batch carries the generation its checksum is seeded with. Of an epoch before all that the
+    // indexes wait for, it is in them: its bodies stay readable without a header.
     uint32_t generation = 0;
     std::memcpy(&generation, block.data() + offsetof(BatchHeader, generation), sizeof generation);
     if (auto first = parse_batch_header(block, generation); first && first->epoch < oldest_epoch) {
-      log_warn("a log segment without a valid header is in the index already", {{"segment", file.number}});
+      log_warn("a log segment without a valid header is in the index already",
+               {{"segment", file.number}});
       continue;
     }
     if (!damage) {
-      damage = Error{Code::kCorrupt, fmt::format("log segment {:08x} holds data, but both its headers are damaged", file.number)};
+      damage = Error{Code::kCorrupt,
+                     fmt::format("log segment {:08x} holds data, but both its headers are damaged",
+                                 file.number)};
     }
   }
   for (auto& [key, segments] : chains) {
     ChainReplay chain(place, std::move(segments), applied, trust_checkpoints, visit, memory);
     BASALT_CHECK_OK(chain.run());
     if (chain.records() > 0) {
-      log_info("log replayed", {{"epoch", key.first}, {"lane", key.second}, {"records", chain.records()}});
+      log_info("log replayed",
+               {{"epoch", key.first}, {"lane", key.second}, {"records", chain.records()}});
     }
     if (chain.damage() && !damage) damage = chain.damage();
   }
@@ -338,7 +368,8 @@ Status replay_log_files(const DiskPlace& place, std::vector<LocalFiles::LogFile>
 Status replay_log(Files& files, std::span<const LogPosition> applied,
                   const std::function<Status(const RecoveredRecord&)>& visit) {
   LocalFiles& disk = local(files);
-  return replay_log_files({disk.disk(), disk.directory_fd()}, disk.log_files(), applied, true, visit);
+  return replay_log_files({disk.disk(), disk.directory_fd()}, disk.log_files(), applied, true,
+                          visit);
 }
 
 void finish_replay(Files& files) { local(files).finish_replay(); }

@@ -1,8 +1,8 @@
 #include "storage/segment_format.h"
-#include "storage/seeded_bugs.h"
 
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "storage/seeded_bugs.h"
 
 namespace basalt::storage {
 namespace {
@@ -33,12 +33,14 @@ RecordShape shape_of(size_t mutations_bytes, size_t body_bytes) {
   shape.body_offset = round_up(sizeof(RecordHeader) + mutations_bytes, kRecordAlignment);
   shape.table_offset = shape.body_offset + chunk_table_offset(BlobKind::kLog, body_bytes);
   shape.table_bytes = chunk_table_bytes(body_bytes);
-  size_t end = shape.table_bytes > 0 ? shape.table_offset + shape.table_bytes : shape.body_offset + body_bytes;
+  size_t end = shape.table_bytes > 0 ? shape.table_offset + shape.table_bytes
+                                     : shape.body_offset + body_bytes;
   shape.bytes = round_up(end, kRecordAlignment);
   return shape;
 }
 
-BlobRef body_ref(const RecordHeader& record, uint32_t file, uint32_t generation, uint64_t body_offset) {
+BlobRef body_ref(const RecordHeader& record, uint32_t file, uint32_t generation,
+                 uint64_t body_offset) {
   BlobRef ref;
   if (record.body_bytes <= kIndexBodyBytesMax) return ref;
   ref.length = record.body_bytes;
@@ -160,15 +162,18 @@ std::optional<BatchHeader> parse_batch_header(Bytes bytes, uint32_t generation) 
   std::memcpy(&header, bytes.data(), sizeof header);
   if constexpr (seeded::kNoGeneration) generation = header.generation;
   if (header.magic != kBatchMagic || header.generation != generation) return std::nullopt;
-  if (!crc_matches(header.crc, crc32c(bytes_from(header, kBatchCrcStart), generation))) return std::nullopt;
+  if (!crc_matches(header.crc, crc32c(bytes_from(header, kBatchCrcStart), generation)))
+    return std::nullopt;
   // From here on it is ours; the rest guards against our own mistakes and against a forged file.
-  bool sizes = header.bytes % kBlockBytes == 0 && header.bytes >= kBlockBytes && header.bytes <= kBatchBytesMax &&
-               header.used_bytes <= header.bytes && header.used_bytes > sizeof(BatchHeader) &&
-               header.count > 0 && header.count <= header.bytes / kRecordAlignment;
+  bool sizes = header.bytes % kBlockBytes == 0 && header.bytes >= kBlockBytes &&
+               header.bytes <= kBatchBytesMax && header.used_bytes <= header.bytes &&
+               header.used_bytes > sizeof(BatchHeader) && header.count > 0 &&
+               header.count <= header.bytes / kRecordAlignment;
   if (!sizes) return std::nullopt;
   bool numbers = header.first_lsn >> kLsnEpochShift == header.epoch &&
                  header.last_lsn() >> kLsnEpochShift == header.epoch &&
-                 header.previous_lsn < header.first_lsn && header.durable_lsn <= header.previous_lsn &&
+                 header.previous_lsn < header.first_lsn &&
+                 header.durable_lsn <= header.previous_lsn &&
                  header.checkpointed_lsn <= header.durable_lsn;
   if (!numbers) return std::nullopt;
   return header;
@@ -188,10 +193,12 @@ Result<bool> visit_batch(Bytes batch, const BatchHeader& header, uint32_t file, 
       Bytes rest = used.subspan(position);
       if (checking) {
         if (record.magic != kRecordMagic || record.lsn != header.first_lsn + i) return false;
-        if (record.mutations_bytes > kMutationsBytesMax || record.body_bytes > kInlineBodyBytesMax) return false;
+        if (record.mutations_bytes > kMutationsBytesMax || record.body_bytes > kInlineBodyBytesMax)
+          return false;
       }
       RecordShape shape = shape_of(record.mutations_bytes, record.body_bytes);
-      if (checking && (record.record_bytes != shape.bytes || shape.bytes > rest.size())) return false;
+      if (checking && (record.record_bytes != shape.bytes || shape.bytes > rest.size()))
+        return false;
       Bytes mutations = rest.subspan(sizeof record, record.mutations_bytes);
       Bytes body;
       if (record.body_bytes > 0) body = rest.subspan(shape.body_offset, record.body_bytes);
@@ -199,7 +206,9 @@ Result<bool> visit_batch(Bytes batch, const BatchHeader& header, uint32_t file, 
         uint32_t crc = crc32c(bytes_from(record, kRecordCrcStart), header.generation);
         if (!crc_matches(record.crc, crc32c(mutations, crc))) return false;
         std::array<uint32_t, 2> table{};
-        if (!body.empty() && !crc_matches(record.body_root, body_root(body, header.generation, table))) return false;
+        if (!body.empty() &&
+            !crc_matches(record.body_root, body_root(body, header.generation, table)))
+          return false;
         if (!seeded::kNoCrc && shape.table_bytes > 0 &&
             std::memcmp(rest.data() + shape.table_offset, table.data(), shape.table_bytes) != 0) {
           return false;
@@ -211,7 +220,8 @@ Result<bool> visit_batch(Bytes batch, const BatchHeader& header, uint32_t file, 
         recovered.shard = record.shard;
         recovered.mutations = mutations;
         recovered.body = body;
-        recovered.body_ref = body_ref(record, file, header.generation, offset + position + shape.body_offset);
+        recovered.body_ref =
+            body_ref(record, file, header.generation, offset + position + shape.body_offset);
         BASALT_CHECK_OK(visit(recovered));
       }
       position += shape.bytes;

@@ -1,9 +1,10 @@
-// The bytes of segments: headers, log batches, log records, chunk tables. Pure functions over memory, so that they can
-// be fuzzed; no file is touched here. Widths and order of every field: docs/on-disk-format.md. All integers are
-// little-endian (the structs are copied as they are; a big-endian host does not compile).
+// The bytes of segments: headers, log batches, log records, chunk tables. Pure functions over
+// memory, so that they can be fuzzed; no file is touched here. Widths and order of every field:
+// docs/on-disk-format.md. All integers are little-endian (the structs are copied as they are; a
+// big-endian host does not compile).
 //
-// Every checksum is CRC-32C seeded with the segment's generation, which changes each time the segment is recycled: what
-// an earlier life left behind never validates.
+// Every checksum is CRC-32C seeded with the segment's generation, which changes each time the
+// segment is recycled: what an earlier life left behind never validates.
 #pragma once
 
 #include <array>
@@ -55,9 +56,9 @@ struct BatchHeader {
   uint32_t crc = 0;  // of all that follows, seeded with the generation
   uint32_t generation = 0;
   uint32_t lane = 0;
-  uint32_t count = 0;      // records
-  uint32_t bytes = 0;      // whole batch, a multiple of 4096
-  uint32_t used_bytes = 0; // up to the end of the last record; zeros behind
+  uint32_t count = 0;       // records
+  uint32_t bytes = 0;       // whole batch, a multiple of 4096
+  uint32_t used_bytes = 0;  // up to the end of the last record; zeros behind
   uint64_t epoch = 0;
   uint64_t batch_number = 0;  // counts the lane's batches of the epoch
   uint64_t first_lsn = 0;
@@ -114,15 +115,19 @@ size_t record_bytes(size_t mutations_bytes, size_t body_bytes);
 constexpr size_t kRecordBytesMax =
     sizeof(RecordHeader) + kMutationsBytesMax + kInlineBodyBytesMax + 3 * kRecordAlignment;
 
-static_assert(kSegmentDataOffset + sizeof(BatchHeader) + kRecordBytesMax + kBlockBytes < kLogSegmentBytesMin);
+static_assert(kSegmentDataOffset + sizeof(BatchHeader) + kRecordBytesMax + kBlockBytes <
+              kLogSegmentBytesMin);
 
 // Forms a batch in `memory` (zeroed or not; every byte up to the batch's end is written).
 class BatchBuilder {
  public:
-  // `capacity` is at most memory.size(), a multiple of kBlockBytes. `file`, `offset`: where the batch will be written.
-  void start(MutableBytes memory, size_t capacity, uint32_t file, uint32_t generation, uint64_t offset);
+  // `capacity` is at most memory.size(), a multiple of kBlockBytes. `file`, `offset`: where the
+  // batch will be written.
+  void start(MutableBytes memory, size_t capacity, uint32_t file, uint32_t generation,
+             uint64_t offset);
   bool fits(size_t record_bytes) const { return used_ + record_bytes <= capacity_; }
-  // `lsn` of the first is first_lsn, then rising by one. Returns the body's reference (kNone for a small one).
+  // `lsn` of the first is first_lsn, then rising by one. Returns the body's reference (kNone for a
+  // small one).
   BlobRef add(uint64_t lsn, uint16_t shard, Bytes mutations, Bytes body);
   // Fills in what depends on the moment of writing and returns the bytes to write.
   Bytes finish(BatchHeader header);
@@ -142,10 +147,12 @@ class BatchBuilder {
   uint64_t first_lsn_ = 0;
 };
 
-// A header that is what it says: magic, generation, checksum, and sizes that fit each other. `bytes`: at least 128.
+// A header that is what it says: magic, generation, checksum, and sizes that fit each other.
+// `bytes`: at least 128.
 std::optional<BatchHeader> parse_batch_header(Bytes bytes, uint32_t generation);
-// Checks every record of the batch (header, mutations, body) and then calls `visit` for each, in order. `batch` is the
-// whole batch, header included. Returns false, before any visit, if a record is not whole. An error of `visit` ends it.
+// Checks every record of the batch (header, mutations, body) and then calls `visit` for each, in
+// order. `batch` is the whole batch, header included. Returns false, before any visit, if a record
+// is not whole. An error of `visit` ends it.
 Result<bool> visit_batch(Bytes batch, const BatchHeader& header, uint32_t file, uint64_t offset,
                          const std::function<Status(const RecoveredRecord&)>& visit);
 

@@ -68,14 +68,18 @@ Result<std::array<Copy, 2>> read_copies(const UniqueFd& fd) {
   std::array<Copy, 2> copies;
   for (size_t i = 0; i < 2; ++i) {
     DiskSuperblock block;
-    BASALT_TRY(got, read_at(fd, MutableBytes(reinterpret_cast<uint8_t*>(&block), sizeof block), i * kBlockBytes));
+    BASALT_TRY(got, read_at(fd, MutableBytes(reinterpret_cast<uint8_t*>(&block), sizeof block),
+                            i * kBlockBytes));
     if (got != sizeof block || block.magic != kMagic) continue;
     // The version stands before anything a newer format may have changed, the checksum included.
     copies[i].version = block.format_version;
     copies[i].newer_format = block.format_version > kFormatVersion;
-    bool sane = block.shard_count > 0 && block.shard_count <= 4096 && std::has_single_bit(block.shard_count) &&
-                block.log_segment_bytes >= kLogSegmentBytesMin && block.log_segment_bytes <= kSegmentBytesMax &&
-                block.bulk_segment_bytes >= kBulkSegmentBytesMin && block.bulk_segment_bytes <= kSegmentBytesMax;
+    bool sane = block.shard_count > 0 && block.shard_count <= 4096 &&
+                std::has_single_bit(block.shard_count) &&
+                block.log_segment_bytes >= kLogSegmentBytesMin &&
+                block.log_segment_bytes <= kSegmentBytesMax &&
+                block.bulk_segment_bytes >= kBulkSegmentBytesMin &&
+                block.bulk_segment_bytes <= kSegmentBytesMax;
     if (!copies[i].newer_format && sane && block.crc == crc_of(block)) copies[i].block = block;
   }
   return copies;
@@ -96,9 +100,11 @@ Result<Superblock> read_superblock(int directory_fd, Disk& disk) {
   BASALT_TRY(copies, read_copies(fd));
   for (const Copy& copy : copies) {
     if (copy.newer_format) {
-      return fail(Code::kCorrupt, fmt::format("the data directory has format {}, this program knows formats up to {}: "
-                                              "start it with the newer program that wrote it",
-                                              copy.version, kFormatVersion));
+      return fail(
+          Code::kCorrupt,
+          fmt::format("the data directory has format {}, this program knows formats up to {}: "
+                      "start it with the newer program that wrote it",
+                      copy.version, kFormatVersion));
     }
   }
   size_t at = newest(copies);
@@ -131,9 +137,11 @@ Result<std::array<std::string, 2>> check_superblock_copies(int directory_fd, Dis
   if (!copies[0].block || !copies[1].block) return wrong;
   // One that is behind was cut off between its two writes: legal, and mended by the next open.
   auto identity = [](const DiskSuperblock& block) {
-    return std::tuple(block.uuid, block.shard_count, block.log_segment_bytes, block.bulk_segment_bytes, block.hash_seed);
+    return std::tuple(block.uuid, block.shard_count, block.log_segment_bytes,
+                      block.bulk_segment_bytes, block.hash_seed);
   };
-  if (identity(*copies[0].block) != identity(*copies[1].block)) wrong[1 - newest(copies)] = "is of another directory";
+  if (identity(*copies[0].block) != identity(*copies[1].block))
+    wrong[1 - newest(copies)] = "is of another directory";
   return wrong;
 }
 

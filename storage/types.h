@@ -14,10 +14,10 @@ namespace basalt::storage {
 
 // Ordered tables of a shard. The numbers are on disk.
 enum class Table : uint8_t {
-  kCurrent = 0,   // name = object key
-  kVersion = 1,   // name = object key, 0x00, big-endian ~sequence (noncurrent versions; reserved)
-  kUpload = 2,    // name = object key, 0x00, upload id (16 bytes)
-  kPart = 3,      // name = upload id (16 bytes), big-endian part number (2 bytes); space as the upload
+  kCurrent = 0,  // name = object key
+  kVersion = 1,  // name = object key, 0x00, big-endian ~sequence (noncurrent versions; reserved)
+  kUpload = 2,   // name = object key, 0x00, upload id (16 bytes)
+  kPart = 3,  // name = upload id (16 bytes), big-endian part number (2 bytes); space as the upload
   kBucket = 4,    // home shard only, space 0; name = bucket name
   kIdentity = 5,  // home shard only, space 0; name = "account/ID" or "key/ACCESSKEY"
   kOutbox = 6,    // reserved for events
@@ -26,14 +26,17 @@ constexpr size_t kTableCount = 7;
 
 // Longest name in any table: a 1,024-byte key, a NUL and a 16-byte suffix.
 constexpr size_t kNameBytesMax = 1041;
-// Bytes that travel inside a log record beside its metadata; larger bodies go through BlobStore::create.
+// Bytes that travel inside a log record beside its metadata; larger bodies go through
+// BlobStore::create.
 constexpr size_t kInlineBodyBytesMax = 128 * 1024;
 // Bodies up to this size are kept in the index value itself.
 constexpr size_t kIndexBodyBytesMax = 512;
-// Unit of the data checksums: every chunk of this many bytes of a blob has a CRC-32C, checked on each cold read.
+// Unit of the data checksums: every chunk of this many bytes of a blob has a CRC-32C, checked on
+// each cold read.
 constexpr size_t kBlobChunkBytes = 64 * 1024;
 
-// Spaces: 0 is the control space; user spaces are random, non-zero, below 2^63 (the top bit marks layer ids on disk).
+// Spaces: 0 is the control space; user spaces are random, non-zero, below 2^63 (the top bit marks
+// layer ids on disk).
 constexpr uint64_t kControlSpace = 0;
 
 struct KeyView {
@@ -52,7 +55,9 @@ struct BlobRef {
   uint8_t kind = 0;         // BlobKind
   uint8_t reserved[3] = {};
 
-  friend bool operator==(const BlobRef& a, const BlobRef& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+  friend bool operator==(const BlobRef& a, const BlobRef& b) {
+    return std::memcmp(&a, &b, sizeof a) == 0;
+  }
 };
 static_assert(sizeof(BlobRef) == 32);
 

@@ -21,14 +21,17 @@
 namespace basalt::auth {
 namespace {
 
-constexpr int64_t kNowMs = 1369353600000;  // 2013-05-24T00:00:00Z, of the examples in the S3 API reference
+constexpr int64_t kNowMs =
+    1369353600000;  // 2013-05-24T00:00:00Z, of the examples in the S3 API reference
 constexpr std::string_view kAccessKey = "AKIAIOSFODNN7EXAMPLE";
 constexpr std::string_view kSecretKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
-constexpr std::string_view kEmptyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+constexpr std::string_view kEmptyHash =
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 Sealer make_sealer() {
   std::string folder = "basalt-micro-XXXXXX";
-  if (const char* parent = getenv("TMPDIR"); parent != nullptr) folder.insert(0, std::string(parent) + "/");
+  if (const char* parent = getenv("TMPDIR"); parent != nullptr)
+    folder.insert(0, std::string(parent) + "/");
   BASALT_CHECK(::mkdtemp(folder.data()) != nullptr);
   const std::string file = folder + "/key";
   auto sealer = Sealer::open(file, true);
@@ -62,8 +65,14 @@ struct Fixture {
     return {method, "/bucket/some/key.bin", "versionId=null", headers};
   }
   SignInput sign_input() const {
-    return {.request = request("GET"), .access_key = kAccessKey, .secret_key = kSecretKey, .region = "us-east-1",
-            .service = "s3", .date_time = "20130524T000000Z", .payload_hash = kEmptyHash, .signed_headers = names};
+    return {.request = request("GET"),
+            .access_key = kAccessKey,
+            .secret_key = kSecretKey,
+            .region = "us-east-1",
+            .service = "s3",
+            .date_time = "20130524T000000Z",
+            .payload_hash = kEmptyHash,
+            .signed_headers = names};
   }
 };
 
@@ -72,7 +81,9 @@ std::string canonical_text(const Fixture& fixture) {
   std::string text = "GET\n/bucket/some/key.bin\nversionId=null\n";
   for (const std::string_view name : fixture.names) {
     for (const HeaderView& header : fixture.headers) {
-      if (header.name.size() != name.size() || strncasecmp(header.name.data(), name.data(), name.size()) != 0) continue;
+      if (header.name.size() != name.size() ||
+          strncasecmp(header.name.data(), name.data(), name.size()) != 0)
+        continue;
       text.append(name).append(":").append(header.value).append("\n");
     }
   }
@@ -81,24 +92,27 @@ std::string canonical_text(const Fixture& fixture) {
 
 void authenticate(benchmark::State& state) {
   const Fixture fixture;
-  for (auto _ : state) BASALT_CHECK(fixture.gate->authenticate(fixture.request("GET"), kNowMs).has_value());
+  for (auto _ : state)
+    BASALT_CHECK(fixture.gate->authenticate(fixture.request("GET"), kNowMs).has_value());
 }
 BENCHMARK(authenticate);
 
-// What verification cannot do without: SHA-256 of the canonical request and HMAC of the string to sign (with the signing
-// key at hand), by OpenSSL. The yardstick of `authenticate`.
+// What verification cannot do without: SHA-256 of the canonical request and HMAC of the string to
+// sign (with the signing key at hand), by OpenSSL. The yardstick of `authenticate`.
 void openssl_sha256_and_hmac(benchmark::State& state) {
   const Fixture fixture;
   const std::string canonical = canonical_text(fixture);
-  const std::string to_sign = "AWS4-HMAC-SHA256\n20130524T000000Z\n20130524/us-east-1/s3/aws4_request\n" +
-                              std::string(kEmptyHash);
+  const std::string to_sign =
+      "AWS4-HMAC-SHA256\n20130524T000000Z\n20130524/us-east-1/s3/aws4_request\n" +
+      std::string(kEmptyHash);
   const std::array<uint8_t, 32> key{1, 2, 3};
   EVP_MD_CTX* context = EVP_MD_CTX_new();
   EVP_MD* sha256 = EVP_MD_fetch(nullptr, "SHA256", nullptr);
   EVP_MAC* mac = EVP_MAC_fetch(nullptr, "HMAC", nullptr);
   EVP_MAC_CTX* keyed = EVP_MAC_CTX_new(mac);
   char name[] = "SHA256";
-  const OSSL_PARAM parameters[] = {OSSL_PARAM_construct_utf8_string("digest", name, 0), OSSL_PARAM_construct_end()};
+  const OSSL_PARAM parameters[] = {OSSL_PARAM_construct_utf8_string("digest", name, 0),
+                                   OSSL_PARAM_construct_end()};
   BASALT_CHECK(EVP_MAC_init(keyed, key.data(), key.size(), parameters) == 1);
   for (auto _ : state) {
     std::array<uint8_t, 32> hash, signature;
@@ -122,7 +136,8 @@ BENCHMARK(openssl_sha256_and_hmac);
 
 void authenticate_bad_signature(benchmark::State& state) {
   const Fixture fixture;
-  for (auto _ : state) BASALT_CHECK(!fixture.gate->authenticate(fixture.request("PUT"), kNowMs).has_value());
+  for (auto _ : state)
+    BASALT_CHECK(!fixture.gate->authenticate(fixture.request("PUT"), kNowMs).has_value());
 }
 BENCHMARK(authenticate_bad_signature);
 
@@ -131,7 +146,8 @@ void authenticate_unknown_key(benchmark::State& state) {
   std::string other = fixture.authorization;
   other.replace(other.find("AKIAIOSF"), 8, "AKIAXXXX");
   fixture.headers.back().value = other;
-  for (auto _ : state) BASALT_CHECK(!fixture.gate->authenticate(fixture.request("GET"), kNowMs).has_value());
+  for (auto _ : state)
+    BASALT_CHECK(!fixture.gate->authenticate(fixture.request("GET"), kNowMs).has_value());
 }
 BENCHMARK(authenticate_unknown_key);
 
@@ -144,7 +160,8 @@ BENCHMARK(sign);
 constexpr size_t kBodyBytes = 64 * 1024;
 
 void digest_64k(benchmark::State& state) {
-  static constexpr const char* kNames[kAlgorithmCount] = {"md5", "sha1", "sha256", "crc32", "crc32c", "crc64nvme"};
+  static constexpr const char* kNames[kAlgorithmCount] = {"md5",   "sha1",   "sha256",
+                                                          "crc32", "crc32c", "crc64nvme"};
   const std::vector<uint8_t> bytes(kBodyBytes, 'x');
   Hasher hasher(static_cast<Algorithm>(state.range(0)));
   for (auto _ : state) hasher.update(bytes);
@@ -164,7 +181,8 @@ void aws_chunked_unsigned_64k(benchmark::State& state) {
   std::string body = "10000\r\n";
   body.append(kBodyBytes, 'x').append("\r\n0\r\n\r\n");
   for (auto _ : state) {
-    AwsChunkedDecoder decoder({.kind = PayloadKind::kStreamingUnsignedTrailer, .decoded_length = kBodyBytes});
+    AwsChunkedDecoder decoder(
+        {.kind = PayloadKind::kStreamingUnsignedTrailer, .decoded_length = kBodyBytes});
     Bytes rest = as_bytes(body);
     while (true) {
       const auto step = decoder.decode(rest);

@@ -11,7 +11,8 @@
 namespace basalt {
 namespace {
 
-// A message of a usual size, there and back out, on one thread: the work without the cache misses between two cores.
+// A message of a usual size, there and back out, on one thread: the work without the cache misses
+// between two cores.
 void ring_push_and_pop(benchmark::State& state) {
   SpscRing ring(256 * 1024);
   const std::vector<uint8_t> message(static_cast<size_t>(state.range(0)), 'x');

@@ -1,9 +1,9 @@
-// What protocol/s3 costs around a handler: taking a target apart, finding the row, writing a listing.
+// What protocol/s3 costs around a handler: taking a target apart, finding the row, writing a
+// listing.
 #include <benchmark/benchmark.h>
+#include <fmt/format.h>
 
 #include <string>
-
-#include <fmt/format.h>
 
 #include "base/check.h"
 #include "protocol/http/head.h"
@@ -17,7 +17,8 @@ namespace {
 void parse_and_route(benchmark::State& state, std::string_view line) {
   const std::string text = fmt::format("{} HTTP/1.1\r\nHost: localhost:9000\r\n\r\n", line);
   http::RequestHead head;
-  BASALT_CHECK(http::parse_request_head(as_bytes(text), 0, head).status == http::HeadStatus::kComplete);
+  BASALT_CHECK(http::parse_request_head(as_bytes(text), 0, head).status ==
+               http::HeadStatus::kComplete);
   const S3Options options{};
   S3Request request;
   for (auto _ : state) {
@@ -28,8 +29,10 @@ void parse_and_route(benchmark::State& state, std::string_view line) {
   }
 }
 BENCHMARK_CAPTURE(parse_and_route, get_object, "GET /bucket/some/folder/key.bin");
-BENCHMARK_CAPTURE(parse_and_route, list_objects_v2, "GET /bucket?list-type=2&prefix=some%2Ffolder%2F&max-keys=1000&delimiter=%2F");
-BENCHMARK_CAPTURE(parse_and_route, upload_part, "PUT /bucket/key?partNumber=7&uploadId=0123456789abcdef0123456789abcdef");
+BENCHMARK_CAPTURE(parse_and_route, list_objects_v2,
+                  "GET /bucket?list-type=2&prefix=some%2Ffolder%2F&max-keys=1000&delimiter=%2F");
+BENCHMARK_CAPTURE(parse_and_route, upload_part,
+                  "PUT /bucket/key?partNumber=7&uploadId=0123456789abcdef0123456789abcdef");
 
 void write_listing_of_1000(benchmark::State& state) {
   for (auto _ : state) {

@@ -1,8 +1,9 @@
-// A small S3-like server on loopback, a thread a connection, without authentication: what the load generator's tests run
-// against. Its faults are settable while it runs.
+// A small S3-like server on loopback, a thread a connection, without authentication: what the load
+// generator's tests run against. Its faults are settable while it runs.
 #pragma once
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,13 +17,21 @@
 #include <string>
 #include <thread>
 
-#include <fmt/format.h>
-
 namespace basalt::bench::testing {
 
 class FakeServer {
  public:
-  enum class Fault { kNone, kWrongByte, kShortBody, kChunked, kUntilClose, kSlowDown, kGarbage, kCloseInstead, kPauseOnce };
+  enum class Fault {
+    kNone,
+    kWrongByte,
+    kShortBody,
+    kChunked,
+    kUntilClose,
+    kSlowDown,
+    kGarbage,
+    kCloseInstead,
+    kPauseOnce
+  };
   std::atomic<Fault> fault{Fault::kNone};  // of GETs of objects
   std::atomic<int> pause_ms{300};          // of kPauseOnce, which holds all answers
 
@@ -32,7 +41,9 @@ class FakeServer {
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t size = sizeof address;
-    if (bind(listener_, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(listener_, 64) != 0) std::abort();
+    if (bind(listener_, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
+        listen(listener_, 64) != 0)
+      std::abort();
     getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
     port_ = ntohs(address.sin_port);
     acceptor_ = std::thread([this] {
@@ -85,7 +96,8 @@ class FakeServer {
       in.erase(0, length);
       ++requests_;
       const std::string method = head.substr(0, head.find(' '));
-      const std::string target = head.substr(method.size() + 1, head.find(' ', method.size() + 1) - method.size() - 1);
+      const std::string target =
+          head.substr(method.size() + 1, head.find(' ', method.size() + 1) - method.size() - 1);
       if (!answer(fd, method, target, body)) {
         shutdown(fd, SHUT_RDWR);
         return;
@@ -108,10 +120,12 @@ class FakeServer {
     }
   }
   static std::string with_length(int status, const std::string& fields, const std::string& body) {
-    return fmt::format("HTTP/1.1 {} X\r\n{}Content-Length: {}\r\n\r\n{}", status, fields, body.size(), body);
+    return fmt::format("HTTP/1.1 {} X\r\n{}Content-Length: {}\r\n\r\n{}", status, fields,
+                       body.size(), body);
   }
   // False: the connection is to be closed.
-  bool answer(int fd, const std::string& method, const std::string& target, const std::string& body) {
+  bool answer(int fd, const std::string& method, const std::string& target,
+              const std::string& body) {
     const size_t question = target.find('?');
     const std::string path = target.substr(0, question);
     const std::string query = question == std::string::npos ? "" : target.substr(question + 1);
@@ -123,13 +137,18 @@ class FakeServer {
     }
     if (method == "POST" && query == "uploads=") {
       lock.unlock();
-      write(fd, with_length(200, "", "<InitiateMultipartUploadResult><UploadId>a+b/c</UploadId></InitiateMultipartUploadResult>"));
+      write(fd, with_length(200, "",
+                            "<InitiateMultipartUploadResult><UploadId>a+b/c</UploadId></"
+                            "InitiateMultipartUploadResult>"));
       return true;
     }
     if (method == "POST") {
       lock.unlock();
-      const bool good = query == "uploadId=a%2Bb%2Fc" && body.find("<PartNumber>2</PartNumber><ETag>&quot;e-2&quot;") != body.npos;
-      write(fd, with_length(200, "", good ? "<CompleteMultipartUploadResult/>" : "<Error><Code>InvalidPart</Code></Error>"));
+      const bool good = query == "uploadId=a%2Bb%2Fc" &&
+                        body.find("<PartNumber>2</PartNumber><ETag>&quot;e-2&quot;") != body.npos;
+      write(fd, with_length(200, "",
+                            good ? "<CompleteMultipartUploadResult/>"
+                                 : "<Error><Code>InvalidPart</Code></Error>"));
       return true;
     }
     if (method == "PUT") {
@@ -137,7 +156,10 @@ class FakeServer {
       const size_t part = query.find("partNumber=");
       if (part == std::string::npos) objects_[path] = body;
       lock.unlock();
-      write(fd, with_length(200, fmt::format("ETag: \"e-{}\"\r\n", part == std::string::npos ? '0' : query[part + 11]), ""));
+      write(fd, with_length(200,
+                            fmt::format("ETag: \"e-{}\"\r\n",
+                                        part == std::string::npos ? '0' : query[part + 11]),
+                            ""));
       return true;
     }
     const auto found = objects_.find(path);
@@ -180,15 +202,17 @@ class FakeServer {
         // An interim answer first, and the head in two pieces.
         write(fd, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-");
         std::this_thread::sleep_for(std::chrono::milliseconds(2));
-        write(fd, fmt::format("Encoding: chunked\r\n\r\n{:x}\r\n{}\r\n{:x};x=y\r\n{}\r\n0\r\n\r\n", half, bytes.substr(0, half),
-                              bytes.size() - half, bytes.substr(half)));
+        write(fd,
+              fmt::format("Encoding: chunked\r\n\r\n{:x}\r\n{}\r\n{:x};x=y\r\n{}\r\n0\r\n\r\n",
+                          half, bytes.substr(0, half), bytes.size() - half, bytes.substr(half)));
         return true;
       }
       case Fault::kUntilClose:
         write(fd, "HTTP/1.1 200 OK\r\n\r\n" + bytes);
         return false;
       case Fault::kSlowDown:
-        write(fd, with_length(503, "Connection: close\r\n", "<Error><Code>SlowDown</Code></Error>"));
+        write(fd,
+              with_length(503, "Connection: close\r\n", "<Error><Code>SlowDown</Code></Error>"));
         return false;
       case Fault::kGarbage:
         write(fd, "HTTP/2 200\r\n\r\n\r\n\r\n");

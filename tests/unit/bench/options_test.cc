@@ -16,14 +16,16 @@ TEST(Options, Sizes) {
   EXPECT_EQ(*parse_size("1.5MiB"), 1572864u);
   EXPECT_EQ(*parse_size("10MB"), 10'000'000u);
   EXPECT_EQ(*parse_size("0"), 0u);
-  for (const char* bad : {"", "x", "-1", "4 KiB", "4KiBx", "1e3", "6TiB", "nan", "inf"}) EXPECT_FALSE(parse_size(bad)) << bad;
+  for (const char* bad : {"", "x", "-1", "4 KiB", "4KiBx", "1e3", "6TiB", "nan", "inf"})
+    EXPECT_FALSE(parse_size(bad)) << bad;
 }
 
 TEST(Options, Durations) {
   EXPECT_EQ(*parse_duration_ms("500ms"), 500u);
   EXPECT_EQ(*parse_duration_ms("2"), 2000u);
   EXPECT_EQ(*parse_duration_ms("1.5m"), 90'000u);
-  for (const char* bad : {"", "s", "10d", "-1s", "200h"}) EXPECT_FALSE(parse_duration_ms(bad)) << bad;
+  for (const char* bad : {"", "s", "10d", "-1s", "200h"})
+    EXPECT_FALSE(parse_duration_ms(bad)) << bad;
 }
 
 TEST(Options, SizeDistributions) {
@@ -37,7 +39,8 @@ TEST(Options, SizeDistributions) {
   EXPECT_NEAR(seen[4096], 8000, 200);
   EXPECT_NEAR(seen[1048576], 2000, 200);
   EXPECT_NEAR(static_cast<double>(weighted.mean()), 0.8 * 4096 + 0.2 * 1048576, 1);
-  for (const char* bad : {"", "4KiB-", "8KiB-4KiB", "4KiB:x", "4KiB:0", "0-4KiB", ","}) EXPECT_FALSE(Sizes::parse(bad)) << bad;
+  for (const char* bad : {"", "4KiB-", "8KiB-4KiB", "4KiB:x", "4KiB:0", "0-4KiB", ","})
+    EXPECT_FALSE(Sizes::parse(bad)) << bad;
 }
 
 TEST(Options, Mixes) {
@@ -45,7 +48,8 @@ TEST(Options, Mixes) {
   ASSERT_TRUE(mix);
   EXPECT_EQ(mix->size(), 4u);
   EXPECT_EQ((*mix)[3].weight, 1u);
-  for (const char* bad : {"", "get:0", "multipart:1", "put:1,delete:2", "get:-1"}) EXPECT_FALSE(parse_mix(bad)) << bad;
+  for (const char* bad : {"", "get:0", "multipart:1", "put:1,delete:2", "get:-1"})
+    EXPECT_FALSE(parse_mix(bad)) << bad;
 }
 
 TEST(Options, Endpoints) {
@@ -64,8 +68,8 @@ TEST(Options, Endpoints) {
   const Endpoint six = *parse_endpoint("http://[::1]:80");
   EXPECT_EQ(six.host, "::1");
   EXPECT_EQ(six.host_header, "[::1]");
-  for (const char* bad : {"", "127.0.0.1", "ftp://x", "http://", "http://a/b", "http://127.0.0.1:0", "http://127.0.0.1:x",
-                          "http://key@127.0.0.1"}) {
+  for (const char* bad : {"", "127.0.0.1", "ftp://x", "http://", "http://a/b", "http://127.0.0.1:0",
+                          "http://127.0.0.1:x", "http://key@127.0.0.1"}) {
     EXPECT_FALSE(parse_endpoint(bad)) << bad;
   }
 }

@@ -1,11 +1,10 @@
-#include "bench/runner.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "bench/compare.h"
 #include "bench/plot.h"
 #include "bench/report.h"
+#include "bench/runner.h"
 #include "tests/unit/bench/fake_server.h"
 
 namespace basalt::bench {
@@ -74,11 +73,12 @@ TEST(Run, CountsFailuresByKind) {
   ASSERT_TRUE(run(options));
   options.verify = true;
   options.count = 50;
-  const std::pair<FakeServer::Fault, const char*> kCases[] = {{FakeServer::Fault::kWrongByte, "wrong_bytes"},
-                                                              {FakeServer::Fault::kShortBody, "wrong_bytes"},
-                                                              {FakeServer::Fault::kSlowDown, "status 503"},
-                                                              {FakeServer::Fault::kGarbage, "protocol"},
-                                                              {FakeServer::Fault::kCloseInstead, "closed"}};
+  const std::pair<FakeServer::Fault, const char*> kCases[] = {
+      {FakeServer::Fault::kWrongByte, "wrong_bytes"},
+      {FakeServer::Fault::kShortBody, "wrong_bytes"},
+      {FakeServer::Fault::kSlowDown, "status 503"},
+      {FakeServer::Fault::kGarbage, "protocol"},
+      {FakeServer::Fault::kCloseInstead, "closed"}};
   for (const auto& [fault, name] : kCases) {
     server.fault = fault;
     const auto result = run(options);
@@ -116,7 +116,8 @@ TEST(Run, OpenLoopChargesTheWaitToTheServer) {
   ASSERT_TRUE(result);
   const OpResult& get = of(*result, Op::kGet);
   EXPECT_NEAR(static_cast<double>(get.latency.count()), 200, 20);
-  // 300 ms of silence: about 60 operations were due in it. The two that were sent know of it, the others waited unsent.
+  // 300 ms of silence: about 60 operations were due in it. The two that were sent know of it, the
+  // others waited unsent.
   EXPECT_GT(get.latency.quantile(0.9), 100'000'000u);
   EXPECT_GE(get.latency.max(), 290'000'000u);
 }
@@ -225,7 +226,8 @@ TEST(Reports, HoldTogether) {
   EXPECT_THAT(table(run), HasSubstr("p99.99"));
   const auto run_json = to_json(run);
   uint64_t count = 0;
-  for (const auto& bucket : run_json["operations"]["get"]["latency_us"]["buckets"]) count += bucket[1].get<uint64_t>();
+  for (const auto& bucket : run_json["operations"]["get"]["latency_us"]["buckets"])
+    count += bucket[1].get<uint64_t>();
   EXPECT_EQ(count, 200u);
   const std::string header = csv_header(), rows = csv_rows(run);
   // The size is quoted because it may hold a comma, as it does here.

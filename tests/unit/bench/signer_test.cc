@@ -1,4 +1,5 @@
-// Every form of signing against the server's own gate and chunk verifier, which other clients' tests hold to account.
+// Every form of signing against the server's own gate and chunk verifier, which other clients'
+// tests hold to account.
 #include "bench/signer.h"
 
 #include <gtest/gtest.h>
@@ -38,8 +39,10 @@ class SignerTest : public ::testing::Test {
     for (const Piece& piece : pieces_) {
       for (uint64_t done = 0; done < piece.size;) {
         const uint64_t step = std::min(piece.size - done, Bodies::kPatternBytes);
-        if (piece.text != nullptr) out.append(piece.text + done, step);
-        else out.append(as_text(Bytes(bodies_->at(piece.position + done), step)));
+        if (piece.text != nullptr)
+          out.append(piece.text + done, step);
+        else
+          out.append(as_text(Bytes(bodies_->at(piece.position + done), step)));
         done += step;
       }
     }
@@ -47,15 +50,19 @@ class SignerTest : public ::testing::Test {
   }
   std::string content() const {
     std::string out;
-    for (uint64_t i = 0; i < body_.size; ++i) out.push_back(static_cast<char>(*bodies_->at(body_.begin + i)));
+    for (uint64_t i = 0; i < body_.size; ++i)
+      out.push_back(static_cast<char>(*bodies_->at(body_.begin + i)));
     return out;
   }
   auth::Authenticated authenticate() {
-    EXPECT_EQ(http::parse_request_head(as_bytes(head_), 0, parsed_).status, http::HeadStatus::kComplete) << head_;
+    EXPECT_EQ(http::parse_request_head(as_bytes(head_), 0, parsed_).status,
+              http::HeadStatus::kComplete)
+        << head_;
     std::vector<auth::HeaderView> headers;
     for (const http::Field& field : parsed_.fields) headers.push_back({field.name, field.value});
     const auth::Gate gate(identities_.table, {});
-    auto result = gate.authenticate({parsed_.method_name, parsed_.path, parsed_.query, headers}, kNowSeconds * 1000);
+    auto result = gate.authenticate({parsed_.method_name, parsed_.path, parsed_.query, headers},
+                                    kNowSeconds * 1000);
     EXPECT_TRUE(result) << (result ? "" : result.error().canonical_request);
     EXPECT_FALSE(result->identity.anonymous());
     return *result;
@@ -71,7 +78,8 @@ class SignerTest : public ::testing::Test {
 };
 
 TEST_F(SignerTest, RequestsWithoutBody) {
-  for (const Signing signing : {Signing::kHeader, Signing::kUnsignedPayload, Signing::kPresigned, Signing::kChunked}) {
+  for (const Signing signing :
+       {Signing::kHeader, Signing::kUnsignedPayload, Signing::kPresigned, Signing::kChunked}) {
     options_.signing = signing;
     Signer signer(options_, *bodies_);
     signer.set_time(kNowSeconds - 86400);  // another day's key
@@ -90,7 +98,8 @@ TEST_F(SignerTest, RequestsWithoutBody) {
 
 TEST_F(SignerTest, WholeBodies) {
   for (const uint64_t size : {uint64_t{0}, uint64_t{5000}, Bodies::kPatternBytes + 77}) {
-    for (const Signing signing : {Signing::kHeader, Signing::kUnsignedPayload, Signing::kPresigned, Signing::kNone}) {
+    for (const Signing signing :
+         {Signing::kHeader, Signing::kUnsignedPayload, Signing::kPresigned, Signing::kNone}) {
       sign_body(signing, size, {});
       EXPECT_EQ(wire(), content());
       if (signing == Signing::kNone) continue;
@@ -105,24 +114,27 @@ TEST_F(SignerTest, WholeBodies) {
 }
 
 TEST_F(SignerTest, ChunkedBodies) {
-  for (const uint64_t size : {uint64_t{0}, uint64_t{1}, uint64_t{65536}, uint64_t{65537}, uint64_t{1} << 20, uint64_t{1'234'567}}) {
+  for (const uint64_t size : {uint64_t{0}, uint64_t{1}, uint64_t{65536}, uint64_t{65537},
+                              uint64_t{1} << 20, uint64_t{1'234'567}}) {
     for (const Signing signing : {Signing::kChunked, Signing::kTrailer, Signing::kSignedTrailer}) {
       sign_body(signing, size, "partNumber=1&uploadId=x");
       const auto authenticated = authenticate();
       const std::string sent = wire();
       EXPECT_EQ(parsed_.content_length, sent.size());
-      auth::AwsChunkedDecoder decoder({.kind = authenticated.payload,
-                                       .signing = authenticated.chunk_signing,
-                                       .decoded_length = size,
-                                       .announced = signing == Signing::kChunked
-                                                        ? std::vector<std::string>{}
-                                                        : std::vector<std::string>{"x-amz-checksum-crc32"}});
+      auth::AwsChunkedDecoder decoder(
+          {.kind = authenticated.payload,
+           .signing = authenticated.chunk_signing,
+           .decoded_length = size,
+           .announced = signing == Signing::kChunked
+                            ? std::vector<std::string>{}
+                            : std::vector<std::string>{"x-amz-checksum-crc32"}});
       std::string decoded;
       Bytes rest = as_bytes(sent);
       bool done = false;
       while (!done) {
         const auto step = decoder.decode(rest);
-        ASSERT_TRUE(step) << signing_name(signing) << " " << size << " " << static_cast<int>(step.error());
+        ASSERT_TRUE(step) << signing_name(signing) << " " << size << " "
+                          << static_cast<int>(step.error());
         ASSERT_TRUE(step->consumed != 0 || step->done);
         decoded.append(as_text(step->data));
         rest = rest.subspan(step->consumed);

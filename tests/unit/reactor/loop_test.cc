@@ -106,7 +106,7 @@ TEST(Loop, TimersFireInTime) {
   const uint64_t took_ms = (shot.done.get_future().get() - start) / 1'000'000;
   EXPECT_GE(took_ms, 39u);
   EXPECT_LT(took_ms, 1000u);  // the first deadline was not the one that fired
-  thread.run([] {});  // the loop is out of the callback
+  thread.run([] {});          // the loop is out of the callback
 }
 
 TEST(Loop, MovedAndDisarmedTimers) {

@@ -1,4 +1,5 @@
-// Blobs: every size and range comes back as it was written, or as an error; space is given back; limits hold.
+// Blobs: every size and range comes back as it was written, or as an error; space is given back;
+// limits hold.
 #include "storage/blob_store.h"
 
 #include <fcntl.h>
@@ -28,7 +29,10 @@ class BlobTest : public ::testing::TestWithParam<bool> {
     core = std::make_unique<TestCore>(GetParam());
     make();
   }
-  void make() { blobs = make_blob_store(*files, 0, options, *core->io, core->run_queue, core->buffers, core->stats); }
+  void make() {
+    blobs =
+        make_blob_store(*files, 0, options, *core->io, core->run_queue, core->buffers, core->stats);
+  }
   void TearDown() override {
     blobs.reset();
     core.reset();
@@ -87,12 +91,14 @@ class BlobTest : public ::testing::TestWithParam<bool> {
       auto length = static_cast<uint32_t>(std::min<uint64_t>(kBlobReadBytesMax, want.size() - at));
       auto got = read(ref, at, length);
       ASSERT_TRUE(got) << got.error().detail;
-      ASSERT_TRUE(std::equal(got->begin(), got->end(), want.begin() + static_cast<ptrdiff_t>(at))) << at;
+      ASSERT_TRUE(std::equal(got->begin(), got->end(), want.begin() + static_cast<ptrdiff_t>(at)))
+          << at;
     }
   }
   std::string path(const BlobRef& ref) {
-    FileKind kind = ref.kind == static_cast<uint8_t>(BlobKind::kFile) ? FileKind::kOwn
-                    : ref.kind == static_cast<uint8_t>(BlobKind::kBulk) ? FileKind::kBulk : FileKind::kLog;
+    FileKind kind = ref.kind == static_cast<uint8_t>(BlobKind::kFile)   ? FileKind::kOwn
+                    : ref.kind == static_cast<uint8_t>(BlobKind::kBulk) ? FileKind::kBulk
+                                                                        : FileKind::kLog;
     return directory.path() + "/" + LocalFiles::path_of(kind, ref.file);
   }
   size_t own_files() {
@@ -119,16 +125,19 @@ class BlobTest : public ::testing::TestWithParam<bool> {
 };
 
 TEST_P(BlobTest, ManySizesKnownAndUnknown) {
-  for (size_t size : {size_t{1}, size_t{4095}, size_t{4096}, size_t{65536}, size_t{65537}, size_t{131073}, size_t{262144},
-                      size_t{262145}, size_t{1048576}, size_t{1048577}, size_t{3000000}, size_t{4194303}, size_t{4194304},
-                      size_t{9000001}}) {
+  for (size_t size :
+       {size_t{1}, size_t{4095}, size_t{4096}, size_t{65536}, size_t{65537}, size_t{131073},
+        size_t{262144}, size_t{262145}, size_t{1048576}, size_t{1048577}, size_t{3000000},
+        size_t{4194303}, size_t{4194304}, size_t{9000001}}) {
     for (bool known : {true, false}) {
       SCOPED_TRACE(testing::Message() << size << (known ? "" : " unknown"));
       auto data = pattern(size, size);
       auto ref = store(data, known);
       ASSERT_TRUE(ref) << ref.error().detail;
       EXPECT_EQ(ref->length, size);
-      EXPECT_EQ(ref->kind, static_cast<uint8_t>(known && size < options.own_file_bytes_min ? BlobKind::kBulk : BlobKind::kFile));
+      EXPECT_EQ(ref->kind,
+                static_cast<uint8_t>(known && size < options.own_file_bytes_min ? BlobKind::kBulk
+                                                                                : BlobKind::kFile));
       expect_whole(*ref, data);
       drop_cache(*ref);
       expect_whole(*ref, data);
@@ -146,11 +155,13 @@ TEST_P(BlobTest, AnyRange) {
   for (int i = 0; i < 300; ++i) {
     state = state * 6364136223846793005u + 1442695040888963407u;
     uint64_t offset = (state >> 20) % data.size();
-    auto length = static_cast<uint32_t>(std::min<uint64_t>(1 + (state >> 40) % kBlobReadBytesMax, data.size() - offset));
+    auto length = static_cast<uint32_t>(
+        std::min<uint64_t>(1 + (state >> 40) % kBlobReadBytesMax, data.size() - offset));
     if (i % 50 == 0) drop_cache(*ref);
     auto got = read(*ref, offset, length);
     ASSERT_TRUE(got) << got.error().detail;
-    ASSERT_TRUE(std::equal(got->begin(), got->end(), data.begin() + static_cast<ptrdiff_t>(offset)));
+    ASSERT_TRUE(
+        std::equal(got->begin(), got->end(), data.begin() + static_cast<ptrdiff_t>(offset)));
   }
   EXPECT_EQ(read(*ref, data.size(), 1).error().code, Code::kInvalid);
   EXPECT_EQ(read(*ref, data.size() - 1, 2).error().code, Code::kInvalid);
@@ -203,7 +214,8 @@ TEST_P(BlobTest, DamageIsFoundWhereverItIs) {
 TEST_P(BlobTest, LogBodiesAreReadTheSameWay) {
   auto lane = make_lane(*files, 0, *core->io, core->run_queue, core->stats);
   auto mutations = pattern(77, 1);
-  for (size_t size : {size_t{513}, size_t{65536}, size_t{65537}, size_t{100'000}, kInlineBodyBytesMax}) {
+  for (size_t size :
+       {size_t{513}, size_t{65536}, size_t{65537}, size_t{100'000}, kInlineBodyBytesMax}) {
     auto body = pattern(size, size);
     Waited<Append> append;
     append.mutations = mutations;
@@ -234,7 +246,8 @@ TEST_P(BlobTest, ManyWritersAtATimeShareABulkSegment) {
   std::deque<Waited<SealBlob>> seals;
   for (size_t i = 0; i < writers.size(); ++i) ASSERT_TRUE(fill(*writers[i], data[i]));
   for (auto& writer : writers) writer->seal(seals.emplace_back());
-  ASSERT_TRUE(core->turn_until([&] { return std::all_of(seals.begin(), seals.end(), [](auto& s) { return s.done; }); }));
+  ASSERT_TRUE(core->turn_until(
+      [&] { return std::all_of(seals.begin(), seals.end(), [](auto& s) { return s.done; }); }));
   for (size_t i = 0; i < writers.size(); ++i) {
     ASSERT_TRUE(seals[i].result);
     expect_whole(seals[i].result->ref, data[i]);
@@ -243,8 +256,8 @@ TEST_P(BlobTest, ManyWritersAtATimeShareABulkSegment) {
   }
 }
 
-// What a caller still reads (a hash station) stays in place after it was written, counts as under way, and goes when the
-// caller says so.
+// What a caller still reads (a hash station) stays in place after it was written, counts as under
+// way, and goes when the caller says so.
 TEST_P(BlobTest, KeptBytesStayInPlace) {
   const auto data = pattern(9'000'000, 5);
   auto writer = blobs->create(data.size());
@@ -354,7 +367,8 @@ TEST_P(BlobTest, FileRangeOnlyWhenResidentAndVerified) {
   if (range) {  // the kernel has cachestat
     EXPECT_EQ(range->length, 500'000u);
     std::vector<uint8_t> back(1000);
-    ASSERT_EQ(::pread(range->fd, back.data(), back.size(), static_cast<off_t>(range->offset)), 1000);
+    ASSERT_EQ(::pread(range->fd, back.data(), back.size(), static_cast<off_t>(range->offset)),
+              1000);
     EXPECT_TRUE(std::equal(back.begin(), back.end(), data.begin() + 1000));
     drop_cache(*ref);
     EXPECT_FALSE(blobs->file_range(*ref, 1000, 500'000)) << "not resident any more";
@@ -363,8 +377,8 @@ TEST_P(BlobTest, FileRangeOnlyWhenResidentAndVerified) {
   EXPECT_FALSE(blobs->file_range(*ref, 2'900'000, 500'000)) << "out of range";
 }
 
-// What was read once is sent from the page cache afterwards, window by window: nearly all of it, not the few windows in
-// which no chunk shares its place with another.
+// What was read once is sent from the page cache afterwards, window by window: nearly all of it,
+// not the few windows in which no chunk shares its place with another.
 TEST_P(BlobTest, LargeBlobsStayVerified) {
   constexpr uint64_t kWindow = kBlobReadBytesMax;
   constexpr uint64_t kWindows = (24u << 20) / kWindow;
@@ -372,9 +386,11 @@ TEST_P(BlobTest, LargeBlobsStayVerified) {
   ASSERT_TRUE(ref);
   auto guard = blobs->guard();
   for (uint64_t i = 0; i < kWindows; ++i) ASSERT_TRUE(read(*ref, i * kWindow, kWindow));
-  if (!blobs->file_range(*ref, (kWindows - 1) * kWindow, kWindow)) GTEST_SKIP() << "no cachestat, or no memory to spare";
+  if (!blobs->file_range(*ref, (kWindows - 1) * kWindow, kWindow))
+    GTEST_SKIP() << "no cachestat, or no memory to spare";
   uint64_t sent = 0;
-  for (uint64_t i = 0; i < kWindows; ++i) sent += blobs->file_range(*ref, i * kWindow, kWindow).has_value();
+  for (uint64_t i = 0; i < kWindows; ++i)
+    sent += blobs->file_range(*ref, i * kWindow, kWindow).has_value();
   EXPECT_GE(sent, kWindows - 2);
 }
 
@@ -431,8 +447,8 @@ TEST_P(BlobTest, AnExhaustedPoolSlowsDownAndNeverHangs) {
 }
 
 TEST_P(BlobTest, AFullDiskIsAnAnswerAndNotAnEnd) {
-  // The file size limit stands in for the disk: EFBIG comes where ENOSPC would. Bulk segments and the log are small
-  // enough to stay under it.
+  // The file size limit stands in for the disk: EFBIG comes where ENOSPC would. Bulk segments and
+  // the log are small enough to stay under it.
   ::signal(SIGXFSZ, SIG_IGN);
   rlimit old{};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &old), 0);

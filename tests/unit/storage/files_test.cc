@@ -1,12 +1,11 @@
 // The data directory: what may be opened, what survives, when space comes back.
-#include "storage/files_local.h"
-
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #include <fstream>
 
+#include "storage/files_local.h"
 #include "tests/unit/storage/storage_fixture.h"
 
 namespace basalt::storage {
@@ -28,12 +27,14 @@ class FilesTest : public ::testing::Test {
   }
   template <class F>
   bool eventually(F done) {
-    for (int i = 0; i < 4000 && !done(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    for (int i = 0; i < 4000 && !done(); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
     return done();
   }
   size_t file_count(const char* sub) {
     size_t count = 0;
-    for (auto& entry : fs::recursive_directory_iterator(directory.path() + "/" + sub)) count += entry.is_regular_file();
+    for (auto& entry : fs::recursive_directory_iterator(directory.path() + "/" + sub))
+      count += entry.is_regular_file();
     return count;
   }
 
@@ -101,9 +102,13 @@ TEST_F(FilesTest, RefusesANewerFormatInClearWords) {
 TEST_F(FilesTest, OneGoodSuperblockIsEnough) {
   open();
   flip_bit(directory.path() + "/superblock", 60);
-  { EXPECT_EQ(open()->superblock().epoch, 2u); }
+  {
+    EXPECT_EQ(open()->superblock().epoch, 2u);
+  }
   flip_bit(directory.path() + "/superblock", 4096 + 60);
-  { EXPECT_EQ(open()->superblock().epoch, 3u); }
+  {
+    EXPECT_EQ(open()->superblock().epoch, 3u);
+  }
   flip_bit(directory.path() + "/superblock", 60);
   flip_bit(directory.path() + "/superblock", 4096 + 60);
   EXPECT_EQ(open_error().code, Code::kCorrupt);
@@ -152,7 +157,9 @@ TEST_F(FilesTest, OwnFilesWithoutRecordsAreOrphans) {
 
 TEST_F(FilesTest, NumbersAreNotUsedAgain) {
   uint32_t before = 0;
-  { before = open()->superblock().number_limit; }
+  {
+    before = open()->superblock().number_limit;
+  }
   EXPECT_GT(open()->superblock().number_limit, before);
 }
 
@@ -187,7 +194,8 @@ TEST(GuardEpochs, PassWhenEarlierGuardsAreGone) {
 }
 
 TEST(GuardEpochs, NothingIsFreedUnderAReader) {
-  // One thread replaces a value and frees the old one when its stamp has passed; readers look it up under guards.
+  // One thread replaces a value and frees the old one when its stamp has passed; readers look it up
+  // under guards.
   GuardEpochs epochs(2);
   constexpr int kRounds = 20000;
   std::vector<std::atomic<int>> freed(kRounds + 1);

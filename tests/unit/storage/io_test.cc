@@ -1,4 +1,5 @@
-// Both implementations of Io keep the same promises: whole transfers, errors as they are, waking from any thread.
+// Both implementations of Io keep the same promises: whole transfers, errors as they are, waking
+// from any thread.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
@@ -99,7 +100,8 @@ TEST_P(IoTest, TakesFarMoreThanTheKernelQueueHolds) {
     op.offset = i * 512;
     core.io->submit(op);
   }
-  EXPECT_TRUE(core.turn_until([&] { return core.io->in_flight() == 0 && core.run_queue.empty(); }, 60));
+  EXPECT_TRUE(
+      core.turn_until([&] { return core.io->in_flight() == 0 && core.run_queue.empty(); }, 60));
   for (auto& op : ops) {
     EXPECT_TRUE(op.done);
     EXPECT_EQ(op.result, 512);
@@ -133,7 +135,8 @@ TEST_P(IoTest, OtherThreadsPostAndWake) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 2; ++t) {
     threads.emplace_back([&, t] {
-      for (int i = 0; i < kCount; ++i) core.io->post_from_any_thread(posts[static_cast<size_t>(t * kCount + i)]);
+      for (int i = 0; i < kCount; ++i)
+        core.io->post_from_any_thread(posts[static_cast<size_t>(t * kCount + i)]);
     });
   }
   auto all = [&] {
@@ -142,7 +145,8 @@ TEST_P(IoTest, OtherThreadsPostAndWake) {
     }
     return true;
   };
-  // As a loop does it: sleep only after prepare_sleep() agreed, and be woken for everything that comes later.
+  // As a loop does it: sleep only after prepare_sleep() agreed, and be woken for everything that
+  // comes later.
   auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   while (!all() && std::chrono::steady_clock::now() < end) {
     core.io->poll();

@@ -1,4 +1,5 @@
-// The log: appends are durable in order, many share a flush, segments roll over and come back, failures are sticky.
+// The log: appends are durable in order, many share a flush, segments roll over and come back,
+// failures are sticky.
 #include "storage/lane.h"
 
 #include <fcntl.h>
@@ -54,7 +55,9 @@ class LaneTest : public ::testing::TestWithParam<bool> {
   }
   size_t log_files() {
     size_t count = 0;
-    for ([[maybe_unused]] auto& entry : std::filesystem::directory_iterator(directory.path() + "/log")) ++count;
+    for ([[maybe_unused]] auto& entry :
+         std::filesystem::directory_iterator(directory.path() + "/log"))
+      ++count;
     return count;
   }
 
@@ -80,10 +83,13 @@ TEST_P(LaneTest, AppendsAreNumberedAndDurable) {
   EXPECT_GT(lane->durable_position().file, 0u);
   EXPECT_EQ(lane->queued(), 0u);
   // The body lies where the reference says.
-  std::string path = directory.path() + "/" + LocalFiles::path_of(FileKind::kLog, second.append.body_ref.file);
+  std::string path =
+      directory.path() + "/" + LocalFiles::path_of(FileKind::kLog, second.append.body_ref.file);
   int fd = ::open(path.c_str(), O_RDONLY);
   std::vector<uint8_t> back(5000);
-  EXPECT_EQ(::pread(fd, back.data(), back.size(), static_cast<off_t>(second.append.body_ref.offset)), 5000);
+  EXPECT_EQ(
+      ::pread(fd, back.data(), back.size(), static_cast<off_t>(second.append.body_ref.offset)),
+      5000);
   ::close(fd);
   EXPECT_EQ(back, second.body);
 }
@@ -196,7 +202,8 @@ TEST_P(LaneTest, HoldStopsBatchesAndTheQueueIsBounded) {
   core->turn_for(std::chrono::milliseconds(100));
   EXPECT_EQ(core->stats.log_batches, 0u);
   lane->hold(false);
-  ASSERT_TRUE(core->turn_until([&] { return std::all_of(appends.begin(), appends.end(), [](auto& a) { return a.done; }); }));
+  ASSERT_TRUE(core->turn_until(
+      [&] { return std::all_of(appends.begin(), appends.end(), [](auto& a) { return a.done; }); }));
   for (auto& one : appends) {
     if (one.lsn == 0) {
       EXPECT_EQ(one.result.error().code, Code::kBusy);

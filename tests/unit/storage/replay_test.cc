@@ -1,4 +1,5 @@
-// Recovery: what was acknowledged comes back after a crash, torn tails are dropped, damage is never passed over.
+// Recovery: what was acknowledged comes back after a crash, torn tails are dropped, damage is never
+// passed over.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -27,8 +28,8 @@ class ReplayTest : public ::testing::Test {
     return std::move(*opened);
   }
 
-  // Appends `count` records one batch each (or all in few batches) and remembers them. A "crash" is just the end:
-  // nothing is checkpointed.
+  // Appends `count` records one batch each (or all in few batches) and remembers them. A "crash" is
+  // just the end: nothing is checkpointed.
   void write(Files& files, unsigned core_number, size_t count, size_t body_bytes, bool one_by_one,
              std::function<void(Lane&)> at_end = {}) {
     TestCore core;
@@ -62,8 +63,11 @@ class ReplayTest : public ::testing::Test {
   Status replay(Files& files, std::vector<LogPosition> applied = std::vector<LogPosition>(4)) {
     recovered.clear();
     return replay_log(files, applied, [this](const RecoveredRecord& record) -> Status {
-      recovered.push_back({record.lsn, record.shard, {record.mutations.begin(), record.mutations.end()},
-                           {record.body.begin(), record.body.end()}, record.body_ref});
+      recovered.push_back({record.lsn,
+                           record.shard,
+                           {record.mutations.begin(), record.mutations.end()},
+                           {record.body.begin(), record.body.end()},
+                           record.body_ref});
       return {};
     });
   }
@@ -83,7 +87,8 @@ class ReplayTest : public ::testing::Test {
 
   std::vector<std::string> logs() {
     std::vector<std::string> paths;
-    for (auto& entry : std::filesystem::directory_iterator(directory.path() + "/log")) paths.push_back(entry.path());
+    for (auto& entry : std::filesystem::directory_iterator(directory.path() + "/log"))
+      paths.push_back(entry.path());
     std::sort(paths.begin(), paths.end());
     return paths;
   }
@@ -113,7 +118,10 @@ class ReplayTest : public ::testing::Test {
 };
 
 TEST_F(ReplayTest, EverythingComesBack) {
-  { auto files = open(); write(*files, 0, 50, 700, true); }
+  {
+    auto files = open();
+    write(*files, 0, 50, 700, true);
+  }
   auto files = open();
   ASSERT_TRUE(replay(*files));
   expect_range(0, 50);
@@ -158,12 +166,19 @@ TEST_F(ReplayTest, BeginsAtTheSmallestPosition) {
   // A position of the segment's earlier life names an offset that means nothing now.
   LogPosition stale = middle;
   stale.lsn = all[0].second.previous_lsn;
-  EXPECT_FALSE(replay(*files, std::vector<LogPosition>(4, stale)));  // reads from the front: sees the damage
+  EXPECT_FALSE(
+      replay(*files, std::vector<LogPosition>(4, stale)));  // reads from the front: sees the damage
 }
 
 TEST_F(ReplayTest, EpochsComeInOrder) {
-  { auto files = open(); write(*files, 0, 10, 10, true); }
-  { auto files = open(); write(*files, 0, 10, 10, true); }
+  {
+    auto files = open();
+    write(*files, 0, 10, 10, true);
+  }
+  {
+    auto files = open();
+    write(*files, 0, 10, 10, true);
+  }
   auto files = open();
   ASSERT_TRUE(replay(*files));
   expect_range(0, 20);
@@ -171,7 +186,10 @@ TEST_F(ReplayTest, EpochsComeInOrder) {
 }
 
 TEST_F(ReplayTest, AppliedRecordsAreSkipped) {
-  { auto files = open(); write(*files, 0, 40, 10, true); }
+  {
+    auto files = open();
+    write(*files, 0, 40, 10, true);
+  }
   auto files = open();
   std::vector<LogPosition> applied(4);
   for (auto& position : applied) position.lsn = written[24].lsn;
@@ -183,10 +201,14 @@ TEST_F(ReplayTest, AppliedRecordsAreSkipped) {
 }
 
 TEST_F(ReplayTest, TornTailIsDroppedQuietly) {
-  { auto files = open(); write(*files, 0, 10, 20'000, true); }
+  {
+    auto files = open();
+    write(*files, 0, 10, 20'000, true);
+  }
   std::string path = logs()[0];
   auto [offset, header] = batches(path).back();
-  // Half of the last batch did not reach the disk. (It was acknowledged here, but nothing on the disk says so.)
+  // Half of the last batch did not reach the disk. (It was acknowledged here, but nothing on the
+  // disk says so.)
   std::vector<uint8_t> zeros(header.bytes - 8192);
   overwrite(path, offset + 8192, zeros);
   auto files = open();
@@ -195,7 +217,10 @@ TEST_F(ReplayTest, TornTailIsDroppedQuietly) {
 }
 
 TEST_F(ReplayTest, TornAtEverySectorOfTheLastBatch) {
-  { auto files = open(); write(*files, 0, 3, 3000, true); }
+  {
+    auto files = open();
+    write(*files, 0, 3, 3000, true);
+  }
   std::string path = logs()[0];
   auto [offset, header] = batches(path).back();
   std::vector<uint8_t> zeros(512);
@@ -218,7 +243,10 @@ TEST_F(ReplayTest, TornAtEverySectorOfTheLastBatch) {
 }
 
 TEST_F(ReplayTest, DamageBeforeTheAcknowledgedEndIsCorrupt) {
-  { auto files = open(); write(*files, 0, 10, 2000, true); }
+  {
+    auto files = open();
+    write(*files, 0, 10, 2000, true);
+  }
   std::string path = logs()[0];
   auto list = batches(path);
   ASSERT_EQ(list.size(), 10u);
@@ -229,8 +257,10 @@ TEST_F(ReplayTest, DamageBeforeTheAcknowledgedEndIsCorrupt) {
     Status status = replay(*files);
     ASSERT_FALSE(status);
     EXPECT_EQ(status.error().code, Code::kCorrupt);
-    EXPECT_NE(status.error().detail.find(path.substr(path.rfind('/') + 1)), std::string::npos) << status.error().detail;
-    EXPECT_NE(status.error().detail.find(std::to_string(list[4].first)), std::string::npos) << status.error().detail;
+    EXPECT_NE(status.error().detail.find(path.substr(path.rfind('/') + 1)), std::string::npos)
+        << status.error().detail;
+    EXPECT_NE(status.error().detail.find(std::to_string(list[4].first)), std::string::npos)
+        << status.error().detail;
     // What can be read is still handed over, before and behind the damage.
     ASSERT_EQ(recovered.size(), 9u);
     EXPECT_EQ(recovered[3].lsn, written[3].lsn);
@@ -242,7 +272,10 @@ TEST_F(ReplayTest, DamageBeforeTheAcknowledgedEndIsCorrupt) {
 }
 
 TEST_F(ReplayTest, DamageInAnEarlierSegmentIsCorrupt) {
-  { auto files = open(); write(*files, 0, 100, 100'000, true); }
+  {
+    auto files = open();
+    write(*files, 0, 100, 100'000, true);
+  }
   auto paths = logs();
   ASSERT_GE(paths.size(), 3u);
   // The last batch of the first segment, the first batch of the second.
@@ -263,7 +296,10 @@ TEST_F(ReplayTest, DamageInAnEarlierSegmentIsCorrupt) {
 }
 
 TEST_F(ReplayTest, BothHeadersOfASegmentLostIsCorrupt) {
-  { auto files = open(); write(*files, 0, 5, 100, true); }
+  {
+    auto files = open();
+    write(*files, 0, 5, 100, true);
+  }
   std::string path = logs()[0];
   flip_bit(path, 20);
   {
@@ -277,7 +313,8 @@ TEST_F(ReplayTest, BothHeadersOfASegmentLostIsCorrupt) {
 }
 
 TEST_F(ReplayTest, UnacknowledgedBatchBehindATornOneIsDropped) {
-  // Two batches in flight; the first is torn, the second whole. Its durable_lsn lies before the first.
+  // Two batches in flight; the first is torn, the second whole. Its durable_lsn lies before the
+  // first.
   {
     auto files = open();
     TestCore core;
@@ -317,8 +354,10 @@ TEST_F(ReplayTest, RecycledSegmentsLeaveNoTraceOfTheirEarlierLife) {
     auto files = open();
     files->drop_orphans();
     finish_replay(*files);
-    write(*files, 0, 100, 100'000, false, [&](Lane& lane) { files->checkpointed(0, lane.durable_position().lsn); });
-    std::this_thread::sleep_for(std::chrono::milliseconds(400));  // nothing live: recycled or unlinked
+    write(*files, 0, 100, 100'000, false,
+          [&](Lane& lane) { files->checkpointed(0, lane.durable_position().lsn); });
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(400));  // nothing live: recycled or unlinked
     EXPECT_LE(logs().size(), 4u);
   }
   std::vector<LogPosition> applied(4);
@@ -386,7 +425,10 @@ TEST_F(ReplayTest, ASecondLaneOfTheCoreGoesOnBehindTheFirst) {
 }
 
 TEST_F(ReplayTest, VisitErrorsEndTheReplay) {
-  { auto files = open(); write(*files, 0, 10, 10, true); }
+  {
+    auto files = open();
+    write(*files, 0, 10, 10, true);
+  }
   auto files = open();
   int seen = 0;
   std::vector<LogPosition> applied(4);

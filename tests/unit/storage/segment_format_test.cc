@@ -1,5 +1,5 @@
-// The bytes of segments: what is written parses, what is damaged anywhere does not, and nothing of an earlier life of
-// the segment does.
+// The bytes of segments: what is written parses, what is damaged anywhere does not, and nothing of
+// an earlier life of the segment does.
 #include "storage/segment_format.h"
 
 #include <gtest/gtest.h>
@@ -32,7 +32,11 @@ Formed form(uint32_t generation, std::initializer_list<std::pair<size_t, size_t>
   builder.start(formed.memory, formed.memory.size(), 5, generation, 40960);
   uint64_t lsn = kFirst;
   for (auto [mutations_bytes, body_bytes] : sizes) {
-    Seen record{lsn, static_cast<uint16_t>(lsn % 4), pattern(mutations_bytes, lsn), pattern(body_bytes, lsn + 1), {}};
+    Seen record{lsn,
+                static_cast<uint16_t>(lsn % 4),
+                pattern(mutations_bytes, lsn),
+                pattern(body_bytes, lsn + 1),
+                {}};
     EXPECT_TRUE(builder.fits(record_bytes(mutations_bytes, body_bytes)));
     record.ref = builder.add(lsn, record.shard, record.mutations, record.body);
     formed.records.push_back(record);
@@ -54,20 +58,30 @@ int count(Bytes bytes, uint32_t generation, std::vector<Seen>* out = nullptr) {
   auto header = parse_batch_header(bytes, generation);
   if (!header || header->bytes > bytes.size()) return -1;
   int visited = 0;
-  auto whole = visit_batch(bytes.first(header->bytes), *header, 5, 40960, [&](const RecoveredRecord& record) -> Status {
-    ++visited;
-    if (out != nullptr) {
-      out->push_back({record.lsn, record.shard, {record.mutations.begin(), record.mutations.end()},
-                      {record.body.begin(), record.body.end()}, record.body_ref});
-    }
-    return {};
-  });
+  auto whole = visit_batch(bytes.first(header->bytes), *header, 5, 40960,
+                           [&](const RecoveredRecord& record) -> Status {
+                             ++visited;
+                             if (out != nullptr) {
+                               out->push_back({record.lsn,
+                                               record.shard,
+                                               {record.mutations.begin(), record.mutations.end()},
+                                               {record.body.begin(), record.body.end()},
+                                               record.body_ref});
+                             }
+                             return {};
+                           });
   return whole && *whole ? visited : -1;
 }
 
 TEST(SegmentFormat, BatchRoundTrip) {
-  Formed formed = form(99, {{1, 0}, {200, 1}, {333, kIndexBodyBytesMax}, {64, kIndexBodyBytesMax + 1}, {100, 4096},
-                            {7, kBlobChunkBytes}, {7, kBlobChunkBytes + 1}, {500, kInlineBodyBytesMax}});
+  Formed formed = form(99, {{1, 0},
+                            {200, 1},
+                            {333, kIndexBodyBytesMax},
+                            {64, kIndexBodyBytesMax + 1},
+                            {100, 4096},
+                            {7, kBlobChunkBytes},
+                            {7, kBlobChunkBytes + 1},
+                            {500, kInlineBodyBytesMax}});
   EXPECT_EQ(formed.bytes.size() % kBlockBytes, 0u);
   std::vector<Seen> seen;
   ASSERT_EQ(count(formed.bytes, 99, &seen), 8);
@@ -83,7 +97,8 @@ TEST(SegmentFormat, BatchRoundTrip) {
     } else {
       EXPECT_EQ(want.ref.kind, static_cast<uint8_t>(BlobKind::kLog));
       EXPECT_EQ(want.ref.length, want.body.size());
-      ASSERT_EQ(0, std::memcmp(formed.bytes.data() + (want.ref.offset - 40960), want.body.data(), want.body.size()));
+      ASSERT_EQ(0, std::memcmp(formed.bytes.data() + (want.ref.offset - 40960), want.body.data(),
+                               want.body.size()));
     }
   }
 }

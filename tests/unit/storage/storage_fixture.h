@@ -1,5 +1,6 @@
-// A data directory of its own, and hand-driven loops, for the tests of storage/. Not in memory: O_DIRECT, fallocate and
-// holes should be the real ones, so the directory is made under $TMPDIR, or where the test runs.
+// A data directory of its own, and hand-driven loops, for the tests of storage/. Not in memory:
+// O_DIRECT, fallocate and holes should be the real ones, so the directory is made under $TMPDIR, or
+// where the test runs.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -82,7 +83,9 @@ template <class Request>
 struct Waited : Request {
   template <class... Args>
   explicit Waited(Args&&... args) : Request{std::forward<Args>(args)...} {
-    this->fn = [](Completion& completion) { static_cast<Waited&>(static_cast<Request&>(completion)).done = true; };
+    this->fn = [](Completion& completion) {
+      static_cast<Waited&>(static_cast<Request&>(completion)).done = true;
+    };
   }
   bool done = false;
 };
