@@ -211,16 +211,6 @@ class Fsck {
 
   // What a start would read, without applying it.
   Status check_log() {
-    std::vector<LocalFiles::LogFile> list;
-    for (const OfflineSegment& segment : directory_.segments()) {
-      if (segment.kind != FileKind::kLog) continue;
-      LocalFiles::LogFile file;
-      file.number = segment.number;
-      file.damaged = segment.header() == nullptr;
-      if (!file.damaged) file.header = *segment.header();
-      file.header.number = segment.number;
-      list.push_back(file);
-    }
     std::vector<LogPosition> applied;
     for (const Shard& shard : shards_) applied.push_back(shard.applied);
     const auto visit = [&](const RecoveredRecord& record) -> Status {
@@ -240,8 +230,8 @@ class Fsck {
       name_files(**batch);
       return {};
     };
-    const auto replayed =
-        replay_log_files({system_disk(), directory_.fd()}, std::move(list), applied, true, visit);
+    const auto replayed = replay_log_files({system_disk(), directory_.fd()}, directory_.log_files(),
+                                           applied, true, visit);
     if (!replayed) {
       if (replayed.error().code != Code::kCorrupt) return std::unexpected(replayed.error());
       log_damaged_ = true;

@@ -271,6 +271,20 @@ Result<std::string> OfflineDirectory::move_to_quarantine(const std::string& rela
   return to.string();
 }
 
+std::vector<LocalFiles::LogFile> OfflineDirectory::log_files() const {
+  std::vector<LocalFiles::LogFile> list;
+  for (const OfflineSegment& segment : segments_) {
+    if (segment.kind != FileKind::kLog) continue;
+    LocalFiles::LogFile file;
+    file.number = segment.number;
+    file.damaged = segment.header() == nullptr;
+    if (!file.damaged) file.header = *segment.header();
+    file.header.number = segment.number;
+    list.push_back(std::move(file));
+  }
+  return list;
+}
+
 Status OfflineDirectory::rewrite_superblock() { return update_superblock(fd_.get(), superblock_); }
 
 Status OfflineDirectory::rewrite_header(const OfflineSegment& segment,
@@ -436,16 +450,6 @@ Result<ReplayResult> replay_into(OfflineDirectory& directory,
     }
     return {};
   };
-  std::vector<LocalFiles::LogFile> list;
-  for (const OfflineSegment& segment : directory.segments()) {
-    if (segment.kind != FileKind::kLog) continue;
-    LocalFiles::LogFile file;
-    file.number = segment.number;
-    file.damaged = segment.header() == nullptr;
-    if (!file.damaged) file.header = *segment.header();
-    file.header.number = segment.number;
-    list.push_back(file);
-  }
   std::string broken;
   const auto visit = [&](const RecoveredRecord& record) -> Status {
     if (record.shard >= states.size()) {
@@ -464,8 +468,8 @@ Result<ReplayResult> replay_into(OfflineDirectory& directory,
     for (const auto& state : states) bytes_used += state->bytes();
     return bytes_used > kReplayBytesMax ? write() : Status{};
   };
-  const auto replayed = replay_log_files({system_disk(), directory.fd()}, std::move(list), applied,
-                                         trust_checkpoints, visit);
+  const auto replayed = replay_log_files({system_disk(), directory.fd()}, directory.log_files(),
+                                         applied, trust_checkpoints, visit);
   if (!replayed) {
     if (replayed.error().code != Code::kCorrupt) return std::unexpected(replayed.error());
     result.damage = replayed.error().detail;

@@ -13,6 +13,7 @@
 
 #include "base/result.h"
 #include "storage/files.h"
+#include "storage/files_local.h"
 #include "storage/files_posix.h"
 #include "storage/findings.h"
 #include "storage/index.h"
@@ -45,6 +46,8 @@ class OfflineDirectory {
   int fd() const { return fd_.get(); }
   const Superblock& superblock() const { return superblock_; }
   const std::vector<OfflineSegment>& segments() const { return segments_; }
+  // The log segments, as a replay wants them.
+  std::vector<LocalFiles::LogFile> log_files() const;
   const std::vector<uint32_t>& own_files() const { return own_files_; }
   const std::vector<std::string>& strangers() const { return strangers_; }  // relative paths
   const OfflineSegment* find(FileKind kind, uint32_t number) const;
