@@ -83,7 +83,7 @@ Connection::HeadStep Connection::try_head() {
         reset_exchange();
         inbox_.begin_body(result.consumed, head_);
         if (Status status = absorb(); !status) body_error_ = std::move(status).error();
-        continue_wanted_ = head_.expect_continue && !inbox_.body_done() && bytes_received_ == 0;
+        continue_wanted_ = head_.expect_continue && bytes_received_ == 0;
         return HeadStep::kComplete;
       }
       if (result.status != http::HeadStatus::kNeedMore) {

@@ -77,6 +77,11 @@ class Connection final : public Exchange {
   HeadStep try_head();
   // After kWait and kNoBuffer: waits. False: the time is up or the peer is gone.
   Task<bool> wait_for_head(HeadStep why);
+  // The client waits for 100 Continue although it has no body to send. RFC 9110, 10.1.1 allows a
+  // server to answer at once; AWS sends the 100, and botocore counts on it: after an answer without
+  // one it takes the next answer on the connection for this one's headers.
+  bool continue_at_once() const { return continue_wanted_ && inbox_.body_done(); }
+  Task<Status> send_continue();
   int bad_status() const { return bad_status_; }
   std::string_view bad_reason() const { return bad_reason_; }
 
@@ -104,7 +109,6 @@ class Connection final : public Exchange {
   Status absorb();
   Task<Result<size_t>> receive(MutableBytes into);
   Task<Status> receive_more();
-  Task<Status> send_continue();
   bool decide_keep_alive();
   void write_head(Body body, uint64_t length);
   // Writes what fits now. True: all of it; false: the rest is in `pieces`.

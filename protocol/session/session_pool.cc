@@ -80,6 +80,7 @@ class Pool final : public SessionPool {
                                         connection.bad_reason());
       } else {
         bump(shared.stats.requests);
+        if (connection.continue_at_once() && !co_await connection.send_continue()) break;
         co_await pool.handler_.handle(connection);
       }
 

@@ -442,7 +442,9 @@ TEST(Session, ExpectContinue) {
   client.send(
       "PUT /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
   EXPECT_EQ(read_response(client).body, "hello");
+  // Sent for an empty body, too: botocore waits for it.
   client.send("PUT /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n");
+  EXPECT_EQ(client.read_until("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
   EXPECT_EQ(read_response(client).status, 200);
   // A final answer instead: the connection closes, since the body may or may not come.
   client.send(
