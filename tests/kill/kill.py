@@ -69,6 +69,9 @@ class Worker(threading.Thread):
                 if not self.stop_at_error.wait(2):
                     self.surprises.append(f"{key}: {error!r} while the server ran")
                 return
+            except Exception as error:  # a writer that dies silently would test less than it says
+                self.surprises.append(f"{key}: {error!r}")
+                return
 
     def done(self, key, state):
         self.acked[key] = state
@@ -82,7 +85,7 @@ class Worker(threading.Thread):
         state = (seed, size, hashlib.md5(body).hexdigest())
         self.flight = (key, state)
         answer = self.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
-        self.check_tag(key, answer["ETag"], state)
+        self.check_tag(key, answer, state)
         self.done(key, state)
 
     def delete(self, key):
@@ -102,7 +105,7 @@ class Worker(threading.Thread):
         state = (seed, size, hashlib.md5(digests).hexdigest() + "-2")
         self.flight = (key, state)
         answer = self.s3.complete_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
-        self.check_tag(key, answer["ETag"], state)
+        self.check_tag(key, answer, state)
         self.done(key, state)
 
     def copy(self, key):
@@ -116,9 +119,9 @@ class Worker(threading.Thread):
         answer = self.s3.copy_object(Bucket=BUCKET, Key=key, CopySource={"Bucket": BUCKET, "Key": source})
         self.done(key, (seed, size, answer["CopyObjectResult"]["ETag"].strip('"')))
 
-    def check_tag(self, key, tag, state):
-        if tag.strip('"') != state[2]:
-            self.surprises.append(f"{key}: acknowledged with ETag {tag}, its bytes have {state[2]}")
+    def check_tag(self, key, answer, state):
+        if answer.get("ETag", "").strip('"') != state[2]:
+            self.surprises.append(f"{key}: acknowledged with {answer}, its {state[1]} bytes have {state[2]}")
 
 
 def holds(s3, key, state):

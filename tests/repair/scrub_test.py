@@ -81,7 +81,8 @@ class ScrubTest(RepairCase):
         self.ctl("scrub", "start", "--mib-per-second", "1")
         self.assertIn("under way", self.ctl("scrub", "start", good=False)["error"])
         self.assertEqual(self.ctl("scrub", "pause")["state"], "paused")
-        self.wait(lambda: '"state":2' in (self.data / "scrub.json").read_text(), "the pause in scrub.json")
+        state = self.data / "scrub.json"
+        self.wait(lambda: state.exists() and '"state":2' in state.read_text(), "the pause in scrub.json")
         self.server.kill()
         self.start()
         self.assertEqual(self.ctl("scrub", "status")["state"], "paused")
