@@ -120,6 +120,24 @@ class CountingResult(unittest.TextTestResult):
         self.successes += 1
 
 
+def run_suite(tally, args, label, folder, pattern, seconds):
+    """The unittest files of a folder. One that hangs shows where; the run then ends, because nothing after it could be believed."""
+    sys.path.insert(0, str(folder))
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        suite = unittest.TestLoader().discover(str(folder), pattern=pattern, top_level_dir=str(folder))
+        result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2 if args.verbose else 1,
+                                         resultclass=CountingResult).run(suite)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    broken = result.failures + result.errors
+    failed = len(broken) + len(result.unexpectedSuccesses)
+    tally.add_many(result.successes + len(result.expectedFailures), failed, len(result.skipped))
+    tally.lines += [f"FAILED   {label}: {test.id()}" for test, _ in broken]
+    tally.lines += [f"SKIPPED  {label}: {test.id()}: {why}" for test, why in result.skipped]
+    return failed
+
+
 def s3(tally, args, pattern="*_test.py", label="s3", io=None, **server_options):
     folder = ROOT / "tests" / "s3"
     if not any(folder.glob(pattern)):
@@ -131,23 +149,11 @@ def s3(tally, args, pattern="*_test.py", label="s3", io=None, **server_options):
     if io is not None and f'io="{io}"' not in server.metrics():
         raise RuntimeError(f"/metrics does not say that the server uses io=\"{io}\"\n{server.log_tail()}")
     os.environ.update({k: v for k, v in server.env(server.data).items() if k.startswith(("AWS_", "BASALT_"))})
-    sys.path.insert(0, str(folder))
-    # A test that hangs shows where; the run then ends, because nothing after it could be believed.
-    faulthandler.dump_traceback_later(900, exit=True)
     try:
-        suite = unittest.TestLoader().discover(str(folder), pattern=pattern, top_level_dir=str(folder))
-        result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2 if args.verbose else 1,
-                                         resultclass=CountingResult).run(suite)
+        failed = run_suite(tally, args, label, folder, pattern, 900)
     finally:
-        faulthandler.cancel_dump_traceback_later()
         for name in ("BASALT_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             os.environ.pop(name, None)
-    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
-    tally.add_many(result.successes + len(result.expectedFailures), failed, len(result.skipped))
-    for test, _ in result.failures + result.errors:
-        tally.lines.append(f"FAILED   {label}: {test.id()}")
-    for test, why in result.skipped:
-        tally.lines.append(f"SKIPPED  {label}: {test.id()}: {why}")
     if failed and not server.running():
         print(server.log_tail())
     begin = time.monotonic()
@@ -237,18 +243,7 @@ def clients(tally, args, names=None):
 
 def repair(tally, args, pattern="*_test.py"):
     """Damage by hand, and the tools that find and mend it: each test starts servers of its own."""
-    folder = ROOT / "tests" / "repair"
-    sys.path.insert(0, str(folder))
-    faulthandler.dump_traceback_later(1200, exit=True)
-    try:
-        suite = unittest.TestLoader().discover(str(folder), pattern=pattern, top_level_dir=str(folder))
-        result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2 if args.verbose else 1,
-                                         resultclass=CountingResult).run(suite)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-    tally.add_many(result.successes, len(result.failures) + len(result.errors), len(result.skipped))
-    for test, _ in result.failures + result.errors:
-        tally.lines.append(f"FAILED   repair: {test.id()}")
+    run_suite(tally, args, "repair", ROOT / "tests" / "repair", pattern, 1200)
 
 
 def kill(tally, args):
