@@ -153,7 +153,7 @@ CoreShards::CoreShards(const Parts& parts)
     : parts_(parts),
       shard_count_(parts.engine.shard_count()),
       hash_seed_(parts.engine.hash_seed()),
-      slots_(parts.fabric.core_count() > 1 ? kCallsInFlightMax : 0),
+      slots_(parts.fabric.core_count() > 1 ? parts.calls_in_flight_max : 0),
       backlog_(parts.fabric.core_count()) {
   for (uint32_t i = 0; i < slots_.size(); ++i) {
     slots_[i].index = i;

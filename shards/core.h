@@ -39,6 +39,7 @@ class CoreShards final : public Client, public Poller {
     RunQueue& run_queue;
     BufferPool& buffers;
     ControlListener& listener;
+    uint32_t calls_in_flight_max = kCallsInFlightMax;  // tests want fewer
   };
   explicit CoreShards(const Parts& parts);
   ~CoreShards() override;

@@ -7,19 +7,19 @@
 
 namespace basalt::shards {
 
-Fabric::Fabric(unsigned core_count)
+Fabric::Fabric(unsigned core_count, size_t ring_bytes)
     : core_count_(core_count), bells_(std::make_unique<Bell[]>(core_count)) {
   rings_.reserve(size_t{core_count} * core_count);
   for (unsigned from = 0; from < core_count; ++from) {
     for (unsigned to = 0; to < core_count; ++to) {
       // A core does not write to itself: its own ring stays as small as rings get.
-      rings_.push_back(std::make_unique<SpscRing>(from == to ? 256 : kRingBytes));
+      rings_.push_back(std::make_unique<SpscRing>(from == to ? 256 : ring_bytes));
     }
   }
 }
 
-Result<std::unique_ptr<Fabric>> Fabric::create(unsigned core_count) {
-  std::unique_ptr<Fabric> fabric(new Fabric(core_count));
+Result<std::unique_ptr<Fabric>> Fabric::create(unsigned core_count, size_t ring_bytes) {
+  std::unique_ptr<Fabric> fabric(new Fabric(core_count, ring_bytes));
   for (unsigned core = 0; core < core_count; ++core) {
     fabric->bells_[core].fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (fabric->bells_[core].fd < 0) return fail_errno(errno, "eventfd");

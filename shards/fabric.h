@@ -23,7 +23,10 @@ constexpr size_t kRingBytes = 256 * 1024;
 
 class Fabric {
  public:
-  static Result<std::unique_ptr<Fabric>> create(unsigned core_count);
+  // `ring_bytes`: a power of two, and room for at least two messages (4 KiB); smaller ones are for
+  // tests that want them full.
+  static Result<std::unique_ptr<Fabric>> create(unsigned core_count,
+                                                size_t ring_bytes = kRingBytes);
   ~Fabric();
   Fabric(const Fabric&) = delete;
   Fabric& operator=(const Fabric&) = delete;
@@ -44,7 +47,7 @@ class Fabric {
     int fd = -1;
     std::atomic<bool> sleeping{false};
   };
-  explicit Fabric(unsigned core_count);
+  Fabric(unsigned core_count, size_t ring_bytes);
 
   const unsigned core_count_;
   std::vector<std::unique_ptr<SpscRing>> rings_;
