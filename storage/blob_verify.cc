@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "storage/files_local.h"
+#include "storage/seeded_bugs.h"
 #include "storage/segment_format.h"
 
 namespace basalt::storage {
@@ -139,7 +140,7 @@ Result<std::optional<BlobVerifier::Damage>> BlobVerifier::verify(const BlobRef& 
       std::memcpy(table + done, bytes.data(), count);
       done += count;
     }
-    if (crc32c({table, table_bytes}, blob.generation) != blob.root) {
+    if (!crc_matches(blob.root, crc32c({table, table_bytes}, blob.generation))) {
       return damage(table_offset, "checksum of the chunk table");
     }
   }
@@ -152,7 +153,7 @@ Result<std::optional<BlobVerifier::Damage>> BlobVerifier::verify(const BlobRef& 
     for (uint64_t at = start; at < end; at += kBlobChunkBytes) {
       const size_t length = std::min<uint64_t>(kBlobChunkBytes, end - at);
       const uint32_t crc = crc32c(bytes.subspan(at - start, length), blob.generation);
-      if (crc != (chunks > 1 ? table_[at / kBlobChunkBytes] : blob.root)) {
+      if (!crc_matches(chunks > 1 ? table_[at / kBlobChunkBytes] : blob.root, crc)) {
         return damage(blob.offset + at, "checksum of the data");
       }
     }
