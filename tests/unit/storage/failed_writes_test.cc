@@ -1,0 +1,184 @@
+// What the simulation found (docs/reliability.md), each as a test of its own: a failed sync is
+// heard by everyone whose bytes it may have lost, what may be needed is kept, and a signal is no
+// failure.
+#include <cerrno>
+#include <deque>
+#include <filesystem>
+
+#include "storage/core_engine.h"
+#include "storage/lane.h"
+#include "storage/mutation_builder.h"
+#include "tests/unit/storage/hand_machine.h"
+
+namespace basalt::storage {
+namespace {
+
+class FailedLaneTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    EngineOptions options = small_options(directory.path());
+    options.platform = &machine.platform;
+    auto opened = Files::open(options);
+    ASSERT_TRUE(opened) << opened.error().detail;
+    files = std::move(*opened);
+    lane = make_lane(*files, 0, machine.io, machine.run_queue, stats);
+  }
+  void TearDown() override {
+    machine.io.hold = false;
+    lane.reset();
+    machine.turn_until([&] { return machine.io.waiting.empty() && machine.run_queue.empty(); });
+    files.reset();
+  }
+  Waited<Append>& append(size_t body_bytes) {
+    const auto& body = bodies.emplace_back(pattern(body_bytes, bodies.size()));
+    Waited<Append>& one = appends.emplace_back();
+    one.mutations = mutations;
+    one.body = body;
+    lane->append(one);
+    return one;
+  }
+  bool turn_until(const std::function<bool()>& done) {
+    return machine.turn_until(done, [&] { lane->poll(); });
+  }
+
+  TemporaryDirectory directory;
+  HandMachine machine;
+  EngineStats stats;
+  std::unique_ptr<Files> files;
+  std::unique_ptr<Lane> lane;
+  const std::vector<uint8_t> mutations = pattern(100, 9);
+  std::deque<std::vector<uint8_t>> bodies;
+  std::deque<Waited<Append>> appends;
+};
+
+TEST_F(FailedLaneTest, AnInterruptedAllocationIsTriedAgain) {
+  machine.disk.allocations_interrupted = 5;
+  auto& record = append(1000);
+  ASSERT_TRUE(turn_until([&] { return record.done; }));
+  EXPECT_TRUE(record.result);
+  EXPECT_TRUE(files->healthy()) << files->health_text();
+  EXPECT_EQ(machine.disk.allocations_interrupted, 0);
+}
+
+// The sync of the zeros says EIO, to the maintenance thread; the batch that lies in the same file
+// was lost by it, and its own sync says nothing.
+TEST_F(FailedLaneTest, AFailedSyncOfZerosAheadIsTheLanesFailureToo) {
+  machine.io.hold = true;
+  auto& record = append(1000);
+  while (machine.io.waiting.empty()) {
+    ASSERT_FALSE(record.done);
+    machine.helpers.run();
+    machine.io.poll();
+    machine.run_queue.run();
+    lane->poll();
+  }
+  machine.disk.sync_fails_once = "log/";
+  ASSERT_TRUE(machine.turn_until([&] { return !files->healthy(); }));
+  EXPECT_FALSE(record.done);
+  machine.io.end(0);
+  ASSERT_TRUE(turn_until([&] { return record.done; }));
+  ASSERT_FALSE(record.result);
+  EXPECT_EQ(record.result.error().code, Code::kIo);
+}
+
+TEST_F(FailedLaneTest, OfTwoBatchesInFlightTheLatersFailureIsTheEarliersToo) {
+  auto& opening = append(1000);
+  ASSERT_TRUE(turn_until([&] { return opening.done; }));
+  machine.io.hold = true;
+  auto& earlier = append(1000);
+  ASSERT_TRUE(turn_until([&] { return machine.io.waiting.size() == 1; }));
+  // Large enough to leave while the first is under way.
+  auto& later = append(kInlineBodyBytesMax);
+  for (int i = 0; i < 3; ++i) append(kInlineBodyBytesMax);
+  ASSERT_TRUE(turn_until([&] { return machine.io.waiting.size() == 2; }));
+  machine.io.end(1, EIO);
+  machine.run_queue.run();
+  EXPECT_FALSE(files->healthy());
+  machine.io.end(0);  // its own sync went well
+  machine.io.hold = false;
+  ASSERT_TRUE(turn_until([&] { return earlier.done && later.done; }));
+  EXPECT_FALSE(earlier.result);
+  EXPECT_FALSE(later.result);
+}
+
+// The record of a large body went to the log, and the flush failed: it may be there after a
+// restart, so the body's file must be, too, although its writer gave it back.
+TEST(FailedWrites, AFileWhoseRecordMayBeInTheLogIsKept) {
+  TemporaryDirectory directory;
+  HandMachine machine;
+  EngineOptions options = small_options(directory.path());
+  options.platform = &machine.platform;
+  options.own_file_bytes_min = 256 * 1024;
+  const SystemClock clock;
+  auto opened = Engine::open(options, clock);
+  ASSERT_TRUE(opened) << opened.error().detail;
+  BufferPool buffers;
+  auto core = (*opened)->attach(0, machine.io, machine.run_queue, buffers);
+  const auto turn_until = [&](const std::function<bool()>& done) {
+    return machine.turn_until(done, [&] { core->poll(); });
+  };
+
+  const auto bytes = pattern(300 * 1024, 4);
+  auto writer = core->blobs().create(bytes.size());
+  ASSERT_TRUE(writer) << writer.error().detail;
+  for (size_t done = 0; done < bytes.size();) {
+    const MutableBytes room = (*writer)->room();
+    if (room.empty()) {
+      Waited<WriterReady> ready;
+      (*writer)->wait(ready);
+      ASSERT_TRUE(turn_until([&] { return ready.done; }));
+      ASSERT_TRUE(ready.result) << ready.result.error().detail;
+      continue;
+    }
+    const size_t count = std::min(room.size(), bytes.size() - done);
+    std::memcpy(room.data(), bytes.data() + done, count);
+    (*writer)->advance(count);
+    done += count;
+  }
+  Waited<SealBlob> seal;
+  (*writer)->seal(seal);
+  ASSERT_TRUE(turn_until([&] { return seal.done; }));
+  ASSERT_TRUE(seal.result) << seal.result.error().detail;
+  const BlobRef blob = seal.result->ref;
+  ASSERT_EQ(blob.kind, static_cast<uint8_t>(BlobKind::kFile));
+
+  MutationBuilder builder;
+  builder.put({Table::kCurrent, 7, "name"}, {.size = bytes.size(), .blobs = {&blob, 1}});
+  Waited<ApplyRequest> apply(std::span<const Precondition>(), builder.finish(), Bytes());
+  machine.io.hold = true;
+  core->shard(0).apply(apply);
+  ASSERT_TRUE(turn_until([&] { return machine.io.waiting.size() == 1; }));
+  machine.io.end(0, EIO);  // written, and not flushed, as far as anybody knows
+  machine.io.hold = false;
+  ASSERT_TRUE(turn_until([&] { return apply.done; }));
+  ASSERT_FALSE(apply.result);
+  EXPECT_EQ(apply.result.error().code, Code::kIo);
+  (*writer)->discard();
+  writer->reset();
+  for (int i = 0; i < 100; ++i) {
+    machine.helpers.run();
+    core->poll();
+    machine.run_queue.run();
+  }
+  core.reset();
+  machine.run_queue.run();
+  opened->reset();
+
+  // The restart finds the record, and its bytes.
+  opened = Engine::open(options, clock);
+  ASSERT_TRUE(opened) << opened.error().detail;
+  core = (*opened)->attach(0, machine.io, machine.run_queue, buffers);
+  auto record = core->shard(0).get_now({Table::kCurrent, 7, "name"});
+  ASSERT_TRUE(record);
+  Waited<ReadBlob> read(record->view().blobs.front(), uint64_t{0}, uint32_t{100'000});
+  core->blobs().read(read);
+  ASSERT_TRUE(turn_until([&] { return read.done; }));
+  ASSERT_TRUE(read.result) << read.result.error().detail;
+  EXPECT_TRUE(std::equal(read.result->data.begin(), read.result->data.end(), bytes.begin()));
+  read.result = BlobSlice{};
+  core.reset();
+  machine.run_queue.run();
+}
+
+}  // namespace
+}  // namespace basalt::storage
