@@ -1,6 +1,6 @@
 // What clients do: writes with and without large bodies, conditional, of several records,
-// abandoned; reads that hold their guard for long; pages of listings; sealing and purging of
-// spaces.
+// abandoned; reads that hold their guard for long. Each runs on one core, and asks the shards
+// through that core's client.
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -15,19 +15,18 @@ namespace {
 using storage::ApplyRequest;
 using storage::BlobRef;
 using storage::BlobWriter;
-using storage::KeyView;
+using storage::GetRequest;
 using storage::Precondition;
 using storage::ReadBlob;
 using storage::ReadGuard;
 using storage::RecordView;
 using storage::SealBlob;
-using storage::SealRequest;
 using storage::Table;
 using storage::WriterReady;
 
 class Write final : public Task {
  public:
-  explicit Write(World& world) : Task(world) {
+  explicit Write(World& world) : Task(world), home_(world.pick_core()), batch_(world) {
     ready_.task = seal_.task = this;
     ready_.fn = [](Completion& completion) {
       static_cast<Ready&>(static_cast<WriterReady&>(completion)).task->room_came();
@@ -49,6 +48,7 @@ class Write final : public Task {
 
   void go_on() override {
     if (done_ || waiting_ || state_ != Step::kBlobs) return;
+    world_.awake(home_);
     if (abandon_ && world_.chance().happens(0.1)) return drop();
     write_blobs();
   }
@@ -72,14 +72,6 @@ class Write final : public Task {
     bool has_body = false;
     bool keep_blobs = false;
   };
-  struct Condition {
-    Precondition::Kind kind;
-    Key key;
-    std::string tag;
-    uint64_t seq = 0;
-    uint64_t seq_value = 0;  // the value that was read with `seq`
-  };
-
   void plan() {
     Chance& chance = world_.chance();
     const Mix& mix = world_.mix();
@@ -122,7 +114,7 @@ class Write final : public Task {
         condition.kind = chance.happens(0.7) ? Precondition::Kind::kAbsent : condition.kind;
       }
       if (chance.happens(0.2)) condition.tag = "other";
-      conditions_.push_back(condition);
+      batch_.conditions.push_back(condition);
     }
   }
 
@@ -155,6 +147,7 @@ class Write final : public Task {
   // The same content under new metadata.
   bool plan_rewrite() {
     const auto place = world_.pick_existing();
+    if (place.key.table == Table::kIdentity) return false;  // control state has its own way
     const auto record = world_.shard(place.shard).get_now(place.key.view());
     if (!record) return false;
     const ValuePtr old = world_.judge_record(place.shard, place.key, &record->view());
@@ -172,7 +165,7 @@ class Write final : public Task {
     }
     world_.remember(value);
     changes_.push_back(std::move(change));
-    conditions_.push_back(
+    batch_.conditions.push_back(
         {Precondition::Kind::kSeqEquals, place.key, {}, record->view().seq, old->id});
     return true;
   }
@@ -193,7 +186,7 @@ class Write final : public Task {
       for (const BlobRef& blob : record->view().blobs) change.old_blobs.push_back(blob);
       value->pieces.insert(value->pieces.end(), shown->pieces.begin(), shown->pieces.end());
       value->size += shown->size;
-      conditions_.push_back(
+      batch_.conditions.push_back(
           {Precondition::Kind::kSeqEquals, key, {}, record->view().seq, shown->id});
       changes_.push_back({key, nullptr, {}, false, true});
       if (changes_.size() == 3) break;
@@ -210,9 +203,8 @@ class Write final : public Task {
       if (writer_ == nullptr) {
         if (written_.size() == to_write_.size()) return apply();
         const Piece& piece = to_write_[written_.size()];
-        writer_core_ = static_cast<unsigned>(world_.chance().below(world_.core_count()));
         const uint64_t size = world_.chance().happens(0.8) ? piece.length : storage::kSizeUnknown;
-        auto writer = world_.core(writer_core_).engine->blobs().create(size);
+        auto writer = world_.awake(home_).client->blobs().create(size);
         if (!writer) {
           world_.judge_refusal("create", writer.error());
           return drop();
@@ -262,11 +254,9 @@ class Write final : public Task {
 
   void apply() {
     state_ = Step::kApplying;
-    std::vector<std::pair<Key, ValuePtr>> model_changes;
+    batch_.shard = shard_;
     for (Change& change : changes_) {
-      into_sealed_ |= change.value != nullptr && change.key.table <= Table::kPart &&
-                      world_.sealed().contains({shard_, change.key.space});
-      model_changes.emplace_back(change.key, change.value);
+      batch_.changes.emplace_back(change.key, change.value);
       if (change.value == nullptr) {
         builder_.erase(change.key.view(), change.keep_blobs);
         continue;
@@ -280,79 +270,22 @@ class Write final : public Task {
                     .blobs = blobs},
                    change.has_body);
     }
-    for (const Condition& condition : conditions_) {
-      preconditions_.push_back({.kind = condition.kind,
-                                .key = condition.key.view(),
-                                .tag = condition.tag,
-                                .seq = condition.seq});
-    }
-    core_ = world_.core_of(shard_);
-    // Some state that the batch may meet fails a condition (collection changes a record's sequence,
-    // too).
-    for (const Condition& condition : conditions_) {
-      may_fail_ |= condition.kind == Precondition::Kind::kSeqEquals;
-      for (const ValuePtr& value : world_.model().candidates(core_, shard_, condition.key)) {
-        may_fail_ |= !holds(condition, value);
-      }
-    }
-    fate_ = world_.model().submitted(core_, shard_, std::move(model_changes));
+    preconditions_ = batch_.preconditions();
     request_.emplace(std::span<const Precondition>(preconditions_), builder_.finish(),
                      as_bytes(body_), reclaiming_);
     request_->task = this;
     request_->fn = [](Completion& completion) {
       static_cast<Apply&>(static_cast<ApplyRequest&>(completion)).task->applied();
     };
-    world_.trace().event("apply", fate_->id, shard_, changes_.size(), body_.size());
-    world_.shard(shard_).apply(*request_);
-  }
-
-  bool holds(const Condition& condition, const ValuePtr& value) const {
-    switch (condition.kind) {
-      case Precondition::Kind::kAbsent:
-        return value == nullptr;
-      case Precondition::Kind::kExists:
-        return value != nullptr;
-      case Precondition::Kind::kTagEquals:
-        return value != nullptr && value->tag == condition.tag;
-      case Precondition::Kind::kTagDiffers:
-        return value == nullptr || value->tag != condition.tag;
-      case Precondition::Kind::kSeqEquals:
-        return value != nullptr && value->id == condition.seq_value;
-    }
-    return false;
+    batch_.sent(request_->mutations);
+    world_.trace().event("sent", home_, shard_, changes_.size(), body_.size());
+    world_.awake(home_).client->start(shard_, *request_);
   }
 
   void applied() {
-    Model& model = world_.model();
-    const auto& result = request_->result;
-    world_.trace().event("applied", fate_->id,
-                         result ? 0 : 1 + static_cast<uint64_t>(result.error().code));
-    if (result) {
-      const State& state = model.acknowledged(shard_);
-      for (const Condition& condition : conditions_) {
-        const auto found = state.find(condition.key);
-        if (!holds(condition, found == state.end() ? nullptr : found->second)) {
-          world_.fail("a batch succeeded although its precondition does not hold");
-        }
-      }
-      if (into_sealed_) world_.fail("a record was written into a sealed space");
-      if (std::string wrong = model.succeeded(core_, fate_); !wrong.empty()) world_.fail(wrong);
-    } else if (result.error().code == Code::kIo) {
-      world_.judge_refusal("apply", result.error());
-      fate_->maybe_refused = !conditions_.empty();
-      model.unknown(core_, fate_);
-    } else {
-      if (result.error().code == Code::kPreconditionFailed ||
-          result.error().code == Code::kNotFound) {
-        if (!may_fail_) world_.fail("a precondition failed that holds");
-      } else if (result.error().code == Code::kSealed) {
-        if (!into_sealed_) world_.fail("a write was refused as sealed that is not");
-      } else {
-        world_.judge_refusal("apply", result.error());
-      }
-      model.refused(core_, fate_);
-    }
-    for (auto& writer : writers_) result ? writer->recorded() : writer->discard();
+    const bool good = batch_.returned(request_->result, request_->failed_index);
+    world_.trace().event("returned", home_, shard_, good);
+    for (auto& writer : writers_) good ? writer->recorded() : writer->discard();
     drop();
   }
 
@@ -362,10 +295,10 @@ class Write final : public Task {
     done_ = true;
   }
 
+  const unsigned home_;
+  Batch batch_;
   unsigned shard_ = 0;
-  unsigned core_ = 0;
   std::vector<Change> changes_;
-  std::vector<Condition> conditions_;
   std::string body_;
   std::vector<Piece> to_write_;
   std::vector<BlobRef> written_;
@@ -373,11 +306,8 @@ class Write final : public Task {
   bool reclaiming_ = false;
   bool cancelled_ = false;
   bool waiting_ = false;
-  bool may_fail_ = false;
-  bool into_sealed_ = false;
   Step state_ = Step::kBlobs;
 
-  unsigned writer_core_ = 0;
   std::unique_ptr<BlobWriter> writer_;
   std::vector<std::unique_ptr<BlobWriter>> writers_;
   std::string bytes_;
@@ -388,49 +318,31 @@ class Write final : public Task {
   storage::MutationBuilder builder_;
   std::vector<Precondition> preconditions_;
   std::optional<Apply> request_;
-  FatePtr fate_;
 };
 
 // A look-up, then the content piece by piece, perhaps much later, under one guard.
 class Read final : public Task {
  public:
-  explicit Read(World& world) : Task(world), request_(*this) { begin(world); }
-
-  void begin(World& world) {
+  explicit Read(World& world)
+      : Task(world), home_(world.pick_core()), lookup_(*this), request_(*this) {
     const auto place = world.pick_existing();
-    core_ = static_cast<unsigned>(world.chance().below(world.core_count()));
-    guard_ = world.core(core_).engine->blobs().guard();
+    shard_ = place.shard;
     key_ = place.key;
-    const auto record = world.shard(place.shard).get_now(key_.view());
-    if (!record) {
-      if (record.error().code == Code::kNotFound) {
-        world.judge_record(place.shard, key_, nullptr);
-      } else {
-        world.judge_refusal("get", record.error());
+    shards::Client& client = *world.awake(home_).client;
+    guard_ = client.blobs().guard();  // before the look-up
+    if (world.chance().happens(0.5)) {
+      if (auto record = client.get_now(shard_, key_.view())) {
+        use(*record);
+        return;
       }
-      return end();
     }
-    value_ = world.judge_record(place.shard, key_, &record->view());
-    if (value_ == nullptr) return end();
-    uint64_t at = record->view().inline_body.size();
-    if (at != 0 && !matches_content(0, record->view().inline_body)) {
-      return world.fail("the inline body of a record is wrong");
-    }
-    const auto add = [&](const BlobRef& blob) {
-      blobs_.push_back({blob, at});
-      at += blob.length;
-    };
-    if (in_file(record->view().body)) add(record->view().body);
-    for (const BlobRef& blob : record->view().blobs) add(blob);
-    if (at != value_->size)
-      return world.fail("the content of a record is shorter or longer than it was");
-    if (blobs_.empty()) return end();
-    left_ = world.chance().between(1, 6);
-    patience_ = world.chance().happens(0.3) ? 0.02 : 0.5;
+    lookup_.key = key_.view();
+    looking_ = true;
+    client.start(shard_, lookup_);
   }
 
   void go_on() override {
-    if (done_ || reading_ || !world_.chance().happens(patience_)) return;
+    if (done_ || looking_ || reading_ || !world_.chance().happens(patience_)) return;
     if (left_ == 0) return end();
     --left_;
     Chance& chance = world_.chance();
@@ -442,9 +354,14 @@ class Read final : public Task {
     request_.length = static_cast<uint32_t>(chance.happens(0.5) ? most : chance.between(1, most));
     at_ = at + request_.offset;
     reading_ = true;
-    world_.core(core_).engine->blobs().read(request_);
+    world_.awake(home_).client->blobs().read(request_);
   }
   void cancel() override {
+    if (looking_) {
+      guard_.reset();
+      cancelled_ = true;
+      return;
+    }
     if (!reading_) return end();
     left_ = 0;
     patience_ = 1;
@@ -461,6 +378,48 @@ class Read final : public Task {
     }
     Read& read;
   };
+  struct Lookup : GetRequest {
+    explicit Lookup(Read& owner) : GetRequest({}), read(owner) {
+      fn = [](Completion& completion) {
+        static_cast<Lookup&>(static_cast<GetRequest&>(completion)).read.found();
+      };
+    }
+    Read& read;
+  };
+
+  // The answer of another core, or of this one's queue.
+  void found() {
+    looking_ = false;
+    const auto& result = lookup_.result;
+    if (result || !refused_by_ring(result.error())) {
+      world_.judge().came(name_of_get(shard_, key_.view()), answer_of(result));
+    }
+    if (cancelled_) return end();
+    use(result);
+  }
+
+  void use(const Result<storage::Record>& record) {
+    if (!record) return end();  // judged at the shard
+    uint64_t id = 0;
+    if (record->view().meta.size() >= 8) std::memcpy(&id, record->view().meta.data(), 8);
+    value_ = world_.value_of(id);
+    if (value_ == nullptr) return end();
+    uint64_t at = record->view().inline_body.size();
+    if (at != 0 && !matches_content(0, record->view().inline_body)) {
+      return world_.fail("the inline body of a record is wrong");
+    }
+    const auto add = [&](const BlobRef& blob) {
+      blobs_.push_back({blob, at});
+      at += blob.length;
+    };
+    if (in_file(record->view().body)) add(record->view().body);
+    for (const BlobRef& blob : record->view().blobs) add(blob);
+    if (at != value_->size)
+      return world_.fail("the content of a record is shorter or longer than it was");
+    if (blobs_.empty()) return end();
+    left_ = world_.chance().between(1, 6);
+    patience_ = world_.chance().happens(0.3) ? 0.02 : 0.5;
+  }
 
   bool matches_content(uint64_t offset, Bytes bytes) const {
     uint64_t start = 0;
@@ -498,213 +457,25 @@ class Read final : public Task {
     done_ = true;
   }
 
+  const unsigned home_;
+  unsigned shard_ = 0;
   Key key_;
   ValuePtr value_;
-  unsigned core_ = 0;
   std::unique_ptr<ReadGuard> guard_;
   std::vector<std::pair<BlobRef, uint64_t>> blobs_;
   uint64_t left_ = 0;
   double patience_ = 1;
   uint64_t at_ = 0;
+  bool looking_ = false;
   bool reading_ = false;
   bool cancelled_ = false;
+  Lookup lookup_;
   Request request_;
-};
-
-// One page, against the model.
-class Scan final : public Task {
- public:
-  explicit Scan(World& world) : Task(world) { begin(world); }
-  void cancel() override { done_ = true; }
-
- private:
-  void begin(World& world) {
-    Chance& chance = world.chance();
-    const auto from = world.pick_place();
-    const unsigned shard = from.shard;
-    storage::ScanOptions options{.table = from.key.table, .space = from.key.space};
-    options.limit = static_cast<uint32_t>(chance.between(1, 40));
-    const std::string after = chance.happens(0.5) ? from.key.name : "";
-    options.after = after;
-    if (chance.happens(0.2)) options.prefix = std::string_view(from.key.name).substr(0, 1);
-    const bool rolled = chance.happens(0.2);
-    if (rolled) options.delimiter = "/";
-    struct Request : storage::ScanRequest {
-      using ScanRequest::ScanRequest;
-      bool came = false;
-    } request(options);
-    request.fn = [](Completion& completion) {
-      static_cast<Request&>(static_cast<storage::ScanRequest&>(completion)).came = true;
-    };
-    auto& core = world.core(world.core_of(shard));
-    world.shard(shard).scan(request);
-    for (int i = 0; i < 1000 && !request.came; ++i) core.run_queue.run();
-    done_ = true;
-    if (!request.came) return world.fail("a scan was not answered");
-    if (!request.result) return world.judge_refusal("scan", request.result.error());
-    world.trace().event("scan", shard, request.result->entries.size(), request.result->more);
-    rolled ? judge_rolled(shard, options, *request.result) : judge(shard, options, *request.result);
-  }
-  static bool in_range(const Key& key, const storage::ScanOptions& options) {
-    return key.table == options.table && key.space == options.space &&
-           key.name.starts_with(options.prefix) && key.name > options.after;
-  }
-
-  void judge(unsigned shard, const storage::ScanOptions& options, const storage::ScanPage& page) {
-    Model& model = world_.model();
-    const unsigned core = world_.core_of(shard);
-    std::string_view last = options.after;
-    std::set<std::string> shown;
-    for (const auto& entry : page.entries) {
-      const Key key{options.table, options.space, std::string(entry.name)};
-      if (entry.name <= last && !(last.empty() && &entry == &page.entries.front())) {
-        return world_.fail("a page is out of order");
-      }
-      last = entry.name;
-      if (!in_range(key, options)) return world_.fail("a page holds a name it was not asked for");
-      if (world_.judge_record(shard, key, &entry.record) == nullptr) return;
-      shown.insert(key.name);
-    }
-    if (page.more && page.entries.empty())
-      return world_.fail("an empty page says that there is more");
-    // What was not shown, up to the end of the page, must not be there.
-    bool beyond = false;
-    for (const auto& [key, value] : model.acknowledged(shard)) {
-      if (!in_range(key, options)) continue;
-      if (page.more && key.name > last) {
-        beyond = true;
-        continue;
-      }
-      if (shown.contains(key.name)) continue;
-      if (std::string wrong = model.observed(core, shard, key, 0); !wrong.empty()) {
-        return world_.fail("not listed: " + wrong);
-      }
-    }
-    if (page.more && !beyond && !model.busy_space(core, shard, options.space)) {
-      world_.fail("a page says that there is more, and there is not");
-    }
-  }
-
-  // Rolled-up names: exactly what the model says, when nothing is under way.
-  void judge_rolled(unsigned shard, const storage::ScanOptions& options,
-                    const storage::ScanPage& page) {
-    if (world_.model().busy_space(world_.core_of(shard), shard, options.space)) return;
-    // `after` inside a common prefix: the whole of it was shown by the page before.
-    std::string hidden;
-    const auto roll = [&](std::string_view name) -> std::string {
-      const size_t at = name.find('/', options.prefix.size());
-      return at == std::string_view::npos ? std::string() : std::string(name.substr(0, at + 1));
-    };
-    if (options.after.starts_with(options.prefix)) hidden = roll(options.after);
-    std::vector<std::string> expected;
-    for (const auto& [key, value] : world_.model().acknowledged(shard)) {
-      if (!in_range(key, options)) continue;
-      const std::string rolled = roll(key.name);
-      if (!rolled.empty() && rolled == hidden) continue;
-      std::string shown = rolled.empty() ? key.name : rolled;
-      if (expected.empty() || expected.back() != shown) expected.push_back(std::move(shown));
-    }
-    std::vector<std::string> found;
-    for (const auto& entry : page.entries) found.emplace_back(entry.name);
-    if (found.size() > expected.size() || page.more != (found.size() < expected.size()) ||
-        !std::equal(found.begin(), found.end(), expected.begin())) {
-      world_.fail("a rolled-up page is not what the model says");
-    }
-  }
-};
-
-// Seals a space of a shard; when it is sealed, purges it, or takes it back, or both.
-class SealSpace final : public Task {
- public:
-  explicit SealSpace(World& world) : Task(world) { begin(world); }
-  void cancel() override {}
-
- private:
-  void begin(World& world) {
-    Chance& chance = world.chance();
-    shard_ = static_cast<unsigned>(chance.below(world.shards()));
-    core_ = world.core_of(shard_);
-    space_ = world.spaces()[chance.below(world.spaces().size())];
-    if (world.sealed().contains({shard_, space_})) {
-      if (chance.happens(0.5)) return call(SealRequest::Action::kUnseal);
-      Model& model = world.model();
-      if (model.busy_space(core_, shard_, space_)) {
-        done_ = true;
-        return;
-      }
-      std::vector<std::pair<Key, ValuePtr>> changes;
-      for (const auto& [key, value] : model.acknowledged(shard_)) {
-        if (key.space == space_ && (key.table == Table::kUpload || key.table == Table::kPart)) {
-          changes.emplace_back(key, nullptr);
-        }
-      }
-      fate_ = model.submitted(core_, shard_, std::move(changes), true);
-      return call(SealRequest::Action::kPurge);
-    }
-    busy_ = world.model().busy_space(core_, shard_, space_);
-    for (const auto& [key, value] : world.model().acknowledged(shard_)) {
-      objects_ |=
-          key.space == space_ && (key.table == Table::kCurrent || key.table == Table::kVersion);
-    }
-    call(SealRequest::Action::kSeal);
-  }
-  struct Request : SealRequest {
-    using SealRequest::SealRequest;
-    SealSpace* task = nullptr;
-  };
-  void call(SealRequest::Action action) {
-    request_.emplace(action, space_);
-    request_->task = this;
-    request_->fn = [](Completion& completion) {
-      static_cast<Request&>(static_cast<SealRequest&>(completion)).task->answered();
-    };
-    world_.shard(shard_).seal(*request_);
-    // In force at once; only the answer comes later.
-    if (action == SealRequest::Action::kSeal && request_->result)
-      world_.sealed().insert({shard_, space_});
-    if (action == SealRequest::Action::kUnseal) world_.sealed().erase({shard_, space_});
-  }
-  void answered() {
-    done_ = true;
-    const Status& result = request_->result;
-    world_.trace().event("seal", static_cast<uint64_t>(request_->action), shard_, space_,
-                         result ? 0 : 1 + static_cast<uint64_t>(result.error().code));
-    if (request_->action == SealRequest::Action::kSeal) {
-      if (!result && result.error().code == Code::kNotEmpty) {
-        if (!objects_ && !busy_) world_.fail("an empty space is said to hold objects");
-      } else if (!result) {
-        world_.judge_refusal("seal", result.error());
-      } else if (objects_ && !busy_) {
-        world_.fail("a space with objects was sealed");
-      }
-    } else if (fate_ != nullptr) {
-      if (result) {
-        if (std::string wrong = world_.model().succeeded(core_, fate_); !wrong.empty())
-          world_.fail(wrong);
-      } else if (result.error().code == Code::kIo) {
-        world_.judge_refusal("purge", result.error());
-        world_.model().unknown(core_, fate_);
-      } else {
-        world_.judge_refusal("purge", result.error());
-        // kCancelled may come after the batch, before the look that finds nothing left.
-        result.error().code == Code::kCancelled ? world_.model().unknown(core_, fate_)
-                                                : world_.model().refused(core_, fate_);
-      }
-    }
-  }
-
-  unsigned shard_ = 0, core_ = 0;
-  uint64_t space_ = 0;
-  bool objects_ = false, busy_ = false;
-  FatePtr fate_;
-  std::optional<Request> request_;
 };
 
 }  // namespace
 
 std::unique_ptr<Task> make_write(World& world) { return std::make_unique<Write>(world); }
 std::unique_ptr<Task> make_read(World& world) { return std::make_unique<Read>(world); }
-std::unique_ptr<Task> make_scan(World& world) { return std::make_unique<Scan>(world); }
-std::unique_ptr<Task> make_seal(World& world) { return std::make_unique<SealSpace>(world); }
 
 }  // namespace basalt::sim

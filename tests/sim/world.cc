@@ -1,6 +1,7 @@
 #include "tests/sim/world.h"
 
 #include <fmt/core.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,9 +22,6 @@ using storage::Table;
 namespace {
 
 constexpr uint64_t kMiB = 1u << 20;
-// Spares, and what is kept back for deletes and collection on a full disk (one a core and a common
-// one).
-constexpr size_t kSegmentsKeptMax = storage::kSpareSegmentsMax + 4;
 constexpr size_t kTurnsToEndMax = 50'000;
 
 }  // namespace
@@ -36,7 +34,8 @@ World::World(uint64_t seed, std::string directory, bool verbose)
       chaos_(chance_, trace_),
       helpers_(chance_, trace_, clock_),
       shard_count_(1u << chance_.below(3)),
-      model_(shard_count_) {
+      model_(shard_count_),
+      judge_(*this) {
   trace_.set_echo(verbose);
   const uint64_t kind = chance_.below(100);
   profile_ = kind < 50   ? Profile::kCrash
@@ -76,7 +75,9 @@ World::World(uint64_t seed, std::string directory, bool verbose)
   mix_.compose = often(0, 15);
   mix_.read = often(5, 40);
   mix_.scan = often(0, 15);
+  mix_.list = often(0, 8);
   mix_.seal = often(0, 3);
+  mix_.control = often(0, 8);
   mix_.blob = often(0, 50);
   mix_.abandon = often(0, 20);
   mix_.conditional = often(0, 40);
@@ -244,6 +245,18 @@ void World::choose_faults() {
   chaos_.enabled = chance_.happens(0.7);
 }
 
+// A recovery writes: the superblock, segments it ends, files it removes.
+void World::choose_faults_of_open() {
+  if (chance_.happens(0.3)) disk_->faults.short_transfer = 0.1;
+  if (chance_.happens(0.3)) disk_->faults.interrupted = 0.1;
+  if (profile_ == Profile::kWriteErrors && chance_.happens(0.5)) {
+    const double often = 1.0 / static_cast<double>(chance_.between(3, 60));
+    if (chance_.happens(0.7)) disk_->faults.sync_error = often;
+    if (chance_.happens(0.5)) disk_->faults.write_error = often;
+  }
+  if (profile_ == Profile::kBadSectors && chance_.happens(0.3)) disk_->faults.read_error = 0.01;
+}
+
 void World::no_faults() {
   disk_->faults = {};
   chaos_.enabled = false;
@@ -278,8 +291,10 @@ void World::open(bool may_crash) {
       }
     }
     if (may_crash && chance_.happens(0.3)) disk_->crash_after(chance_.below(80));
+    if (may_crash && attempt < 6) choose_faults_of_open();
     const uint64_t read_errors = disk_->injected_read_errors();
     auto opened = storage::Engine::open(options_, clock_);
+    no_faults();
     trace_.event("open", options_.core_count,
                  opened ? 0 : 1 + static_cast<uint64_t>(opened.error().code));
     if (disk_->dead()) {
@@ -291,12 +306,20 @@ void World::open(bool may_crash) {
     if (!opened || !(*opened)->healthy()) {
       const std::string why = opened ? (*opened)->health_text() : opened.error().detail;
       if (opened) opened->reset();
-      if (disk_->injected_read_errors() == read_errors) {
+      const bool read_failed = disk_->injected_read_errors() != read_errors;
+      if ((!read_failed && !disk_->failed_write()) || why.empty()) {
         return fail("the engine does not open whole: " + why);
       }
+      trace_.event("open failed", disk_->failed_write(), read_failed);
       // The disk was replaced by a copy that can be read.
       disk_->heal();
-      disk_->close_all();
+      // What a failed write left behind nobody knows: the machine restarts, too.
+      if (disk_->failed_write()) {
+        disk_->crash();
+        disk_->restart();
+      } else {
+        disk_->close_all();
+      }
       continue;
     }
     engine_ = std::move(*opened);
@@ -308,7 +331,15 @@ void World::open(bool may_crash) {
 void World::attach() {
   stopping_ = false;
   sealed_.clear();
+  sealing_.clear();
   model_.begin_run(options_.core_count);
+  judge_.begin_run();
+  // Mostly so small that they are full now and then.
+  auto fabric = shards::Fabric::create(
+      options_.core_count, chance_.happens(0.7) ? 4096u << chance_.below(2) : shards::kRingBytes);
+  if (!fabric) return fail("no rings: " + fabric.error().detail);
+  fabric_ = std::move(*fabric);
+  const auto calls_max = static_cast<uint32_t>(chance_.between(1, chance_.happens(0.6) ? 6 : 64));
   for (unsigned number = 0; number < options_.core_count; ++number) {
     auto core = std::make_unique<Core>();
     core->io = std::make_unique<SimIo>(chance_, trace_, *disk_, core->run_queue);
@@ -316,8 +347,65 @@ void World::attach() {
       static_cast<Core::Stopped&>(completion).done = true;
     };
     core->engine = engine_->attach(number, *core->io, core->run_queue, core->buffers);
+    core->judged = judge_.between(*core->engine, number);
+    core->mirror = std::make_unique<Mirror>(*this);
+    core->client = std::make_unique<shards::CoreShards>(
+        shards::CoreShards::Parts{*fabric_, number, *engine_, *core->judged, core->run_queue,
+                                  core->buffers, *core->mirror, calls_max});
     cores_.push_back(std::move(core));
   }
+}
+
+// Each core reads the control tables, as a server does at start.
+void World::load_control() {
+  for (const auto& core : cores_) {
+    auto loading = shards::load_control(*core->client, *core->mirror);
+    loading.start();
+    for (size_t turns = 0; !loading.done(); ++turns) {
+      if (turns == kTurnsToEndMax) return fail("the control state is never loaded");
+      deliver_all();
+    }
+    if (!loading.result()) {
+      return fail("the control state is not loaded: " + loading.result().error().detail);
+    }
+    core->mirror->loading = false;
+  }
+  judge_mail();
+}
+
+// --- Cores sleep and wake
+
+bool World::wants_to_wake(Core& core) const {
+  if (core.io->in_flight() != 0 || !core.run_queue.empty()) return true;
+  pollfd bells[] = {{core.client->wake_fd(), POLLIN, 0},
+                    {core.engine->wake_fd(), POLLIN, 0},
+                    {core.io->wake_fd(), POLLIN, 0}};
+  return ::poll(bells, std::size(bells), 0) > 0;
+}
+
+void World::wake(Core& core) {
+  if (!core.asleep) return;
+  trace_.event("wakes");
+  core.asleep = false;
+  core.client->woke();
+}
+
+World::Core& World::awake(unsigned number) {
+  Core& core = *cores_[number];
+  core.idle = false;
+  wake(core);
+  return core;
+}
+
+// One turn of each core's mailbox and run queue, whether it sleeps or not.
+bool World::deliver_all() {
+  bool any = false;
+  for (const auto& core : cores_) {
+    wake(*core);
+    any |= core->client->poll();
+    any |= core->run_queue.run() != 0;
+  }
+  return any;
 }
 
 // Lets go of everything, as the end of a process does; the engine is not asked.
@@ -332,17 +420,31 @@ void World::let_go() {
     trace_.add("records moved", engine_->space_use().records_moved);
     trace_.add("segments reused", engine_->space_use().segments_reused);
   }
+  for (const auto& core : cores_) {
+    trace_.add("calls to other cores", core->client->stats().remote_calls);
+    trace_.add("calls refused by a full ring", core->client->stats().refused_full);
+  }
+  if (fabric_ != nullptr) trace_.add("doorbells rung", fabric_->doorbells_rung());
   for (auto& core : cores_) {
     core->engine.reset();
     while (core->run_queue.run() != 0) {
     }
     core->io.reset();
   }
+  // What the engines said at their end goes its way.
+  while (deliver_all()) {
+  }
   for (const auto& task : tasks_) {
     if (!task->done()) fail("a call was never completed");
   }
+  for (const auto& core : cores_) {
+    if (core->client->calls_in_flight() != 0) fail("a slot of the mailbox was never given back");
+  }
+  judge_mail();
+  if (failed()) return;
   tasks_.clear();
   cores_.clear();
+  fabric_.reset();
   engine_.reset();
 }
 
@@ -361,20 +463,21 @@ void World::end_by_crash(bool power_fails) {
              return core->local().relocations_outstanding() == 0;
            });
   };
+  // Letters go on until none is on its way to a shard.
   size_t turns = 0;
-  for (; turns == 0 || !quiet(); ++turns) {
+  for (bool moved = true; moved || !quiet(); ++turns) {
     if (turns == kTurnsToEndMax) return fail("after a crash something never ends");
     for (const auto& task : tasks_) task->cancel();
     for (auto& core : cores_) {
       core->io->poll();
       core->engine->poll();
-      core->run_queue.run();
     }
+    moved = deliver_all();
     clock_.advance_ns(1'000'000);
     helpers_.run_one(turns < 300 ? "checkpoints" : "", false);
   }
   let_go();
-  disk_->restart();
+  if (!failed()) disk_->restart();
 }
 
 void World::end_by_stop() {
@@ -402,6 +505,7 @@ void World::end_by_stop() {
     if (!blobs_.empty()) damage(blobs_[chance_.below(blobs_.size())]);
   }
   let_go();
+  if (failed()) return;
   // After a failed write nobody knows what the disk has: the machine restarts.
   if (!healthy) disk_->crash();
   disk_->dead() ? disk_->restart() : disk_->close_all();
@@ -414,16 +518,32 @@ void World::new_task() {
     tasks_.push_back(make_read(*this));
   } else if (chance_.happens(mix_.scan)) {
     tasks_.push_back(make_scan(*this));
+  } else if (chance_.happens(mix_.list)) {
+    tasks_.push_back(make_list(*this));
   } else if (chance_.happens(mix_.seal)) {
     tasks_.push_back(make_seal(*this));
+  } else if (chance_.happens(mix_.control)) {
+    tasks_.push_back(make_control(*this));
   } else {
     tasks_.push_back(make_write(*this));
   }
 }
 
-void World::turn() {
-  Core& core = *cores_[chance_.below(cores_.size())];
-  switch (chance_.below(4)) {
+// A core that sleeps does nothing until something wakes it; only the engine has a clock that ticks.
+// What a timer of the server's loop would find in the mailbox by chance is not looked for.
+void World::turn_of(Core& core) {
+  if (core.asleep) {
+    if (chance_.happens(0.05)) core.engine->poll();
+    if (!wants_to_wake(core)) return;
+    wake(core);
+  }
+  if (core.idle) {
+    core.idle = false;
+    core.asleep = core.run_queue.empty() && core.client->prepare_sleep();
+    trace_.event("sleeps", core.client->core(), core.asleep);
+    return;
+  }
+  switch (chance_.below(5)) {
     case 0:
       core.io->poll();
       break;
@@ -433,12 +553,35 @@ void World::turn() {
     case 2:
       core.run_queue.run();
       break;
-    default:
-      core.io->poll();
-      core.engine->poll();
-      core.run_queue.run();
+    case 3:
+      core.client->poll();
       break;
+    default: {
+      bool any = core.client->poll();
+      any |= core.engine->poll();
+      any |= core.io->poll();
+      any |= core.run_queue.run() != 0;
+      core.idle = !any && core.run_queue.empty() && chance_.happens(0.7);
+      break;
+    }
   }
+}
+
+// Nothing new is asked: everything under way ends, though nobody wakes a core but those it waits
+// for.
+void World::quiet() {
+  for (size_t turns = 0; !tasks_.empty(); ++turns) {
+    if (turns == kTurnsToEndMax) return fail("a call never ends");
+    turn();
+    for (const auto& task : tasks_) task->go_on();
+    std::erase_if(tasks_, [](const auto& task) { return task->done(); });
+    if (failed() || disk_->dead()) return;
+  }
+  judge_mail();
+}
+
+void World::turn() {
+  turn_of(*cores_[chance_.below(cores_.size())]);
   if (chance_.happens(0.3)) helpers_.run_one("", chance_.happens(0.05));
   if (chance_.happens(0.3)) clock_.advance_ns(chance_.below(20'000'000));
   if (chance_.happens(0.005)) clock_.advance_ns(chance_.below(60) * 1'000'000'000);
@@ -475,161 +618,6 @@ void World::live(bool last) {
   }
 }
 
-std::vector<std::map<Key, uint64_t>> World::find_all() {
-  std::vector<std::map<Key, uint64_t>> found(shard_count_);
-  blobs_.clear();
-  for (unsigned number = 0; number < shard_count_; ++number) {
-    RunQueue& run_queue = core(core_of(number)).run_queue;
-    for (size_t table = 0; table < storage::kTableCount; ++table) {
-      std::vector<uint64_t> spaces = spaces_;
-      spaces.push_back(storage::kControlSpace);
-      for (const uint64_t space : spaces) {
-        std::string after;
-        for (bool more = true; more && !failed();) {
-          struct Request : storage::ScanRequest {
-            using ScanRequest::ScanRequest;
-            bool came = false;
-          } request(
-              {.table = static_cast<Table>(table), .space = space, .after = after, .limit = 500});
-          request.fn = [](Completion& completion) {
-            static_cast<Request&>(static_cast<storage::ScanRequest&>(completion)).came = true;
-          };
-          shard(number).scan(request);
-          while (!request.came) run_queue.run();
-          if (!request.result) {
-            fail("a listing fails: " + request.result.error().detail);
-            return found;
-          }
-          more = request.result->more;
-          for (const auto& entry : request.result->entries) {
-            const Key key{static_cast<Table>(table), space, std::string(entry.name)};
-            uint64_t id = 0;
-            if (entry.record.meta.size() >= 8) std::memcpy(&id, entry.record.meta.data(), 8);
-            const ValuePtr value = value_of(id);
-            if (value == nullptr || value->size != entry.record.size ||
-                value->tag != entry.record.tag || value->meta != as_text(entry.record.meta)) {
-              fail("a listed record is none that was written: " + key.name.substr(0, 40));
-              return found;
-            }
-            found[number][key] = id;
-            if (in_file(entry.record.body)) blobs_.push_back(entry.record.body);
-            for (const BlobRef& blob : entry.record.blobs) {
-              if (in_file(blob)) blobs_.push_back(blob);
-            }
-            after = key.name;
-          }
-        }
-      }
-    }
-  }
-  return found;
-}
-
-void World::read_content(unsigned number, const Key& key, const storage::RecordView& record,
-                         const Value& value) {
-  std::string content(as_text(record.inline_body));
-  std::vector<BlobRef> blobs;
-  if (in_file(record.body)) blobs.push_back(record.body);
-  for (const BlobRef& blob : record.blobs) blobs.push_back(blob);
-  Core& core = *cores_[number];
-  for (const BlobRef& blob : blobs) {
-    for (uint64_t at = 0; at < blob.length;) {
-      struct Request : storage::ReadBlob {
-        using ReadBlob::ReadBlob;
-        bool came = false;
-      } request(blob, at, static_cast<uint32_t>(std::min<uint64_t>(blob.length - at, 300'000)));
-      request.fn = [](Completion& completion) {
-        static_cast<Request&>(static_cast<storage::ReadBlob&>(completion)).came = true;
-      };
-      core.engine->blobs().read(request);
-      while (!request.came) {
-        core.io->poll();
-        core.run_queue.run();
-      }
-      if (!request.result) {
-        if (request.result.error().code == Code::kCorrupt && is_damaged(blob)) return;
-        return fail(fmt::format("'{}' cannot be read: {}", key.name.substr(0, 40),
-                                request.result.error().detail));
-      }
-      content += as_text(request.result->data);
-      at += request.length;
-    }
-  }
-  std::string expected;
-  for (const Piece& piece : value.pieces) expected += pattern(piece);
-  if (content != expected) fail(fmt::format("'{}' has wrong content", key.name.substr(0, 40)));
-}
-
-void World::verify() {
-  const auto found = find_all();
-  if (failed()) return;
-  if (std::string wrong = model_.settle(found); !wrong.empty()) return fail(wrong);
-  for (unsigned number = 0; number < shard_count_ && !failed(); ++number) {
-    for (const auto& [key, value] : model_.acknowledged(number)) {
-      const auto record = shard(number).get_now(key.view());
-      if (!record)
-        return fail("what a listing shows a look-up does not find: " + record.error().detail);
-      read_content(static_cast<unsigned>(chance_.below(cores_.size())), key, record->view(),
-                   *value);
-      if (failed()) return;
-    }
-  }
-}
-
-// After a clean stop, a start, and a while in which nothing was asked: what is on the disk is what
-// the records name.
-void World::verify_accounts() {
-  verify();
-  if (failed()) return;
-  const auto blobs = blobs_;
-  end_by_stop();
-  if (failed()) return;
-  open(false);
-  if (failed()) return;
-  for (size_t turns = 0; turns < 200; ++turns) {
-    clock_.advance_ns(200'000'000);
-    helpers_.run_one("", false);
-  }
-  uint64_t live = 0;
-  std::set<uint32_t> own, log, bulk;
-  for (const BlobRef& blob : blobs) {
-    const auto kind = static_cast<BlobKind>(blob.kind);
-    (kind == BlobKind::kFile ? own : kind == BlobKind::kLog ? log : bulk).insert(blob.file);
-    if (kind != BlobKind::kFile) live += blob.length;
-  }
-  const storage::SpaceUse use = engine_->space_use();
-  if (use.segment_live_bytes != live) {
-    return fail(
-        fmt::format("live bytes of the segments are {}, counted {}", live, use.segment_live_bytes));
-  }
-  if (use.own_files != own.size() || disk_->files("blob").size() != own.size()) {
-    return fail(fmt::format("{} own files are referred to, {} counted, {} on the disk", own.size(),
-                            use.own_files, disk_->files("blob").size()));
-  }
-  if (disk_->files("log").size() > log.size() + kSegmentsKeptMax ||
-      disk_->files("bulk").size() > bulk.size() + kSegmentsKeptMax) {
-    return fail(fmt::format(
-        "{} log and {} bulk segments are referred to, {} and {} are on the disk", log.size(),
-        bulk.size(), disk_->files("log").size(), disk_->files("bulk").size()));
-  }
-  for (const uint64_t space : spaces_) {
-    uint64_t objects = 0, bytes = 0;
-    for (unsigned number = 0; number < shard_count_; ++number) {
-      for (const auto& [key, value] : model_.acknowledged(number)) {
-        if (key.table != Table::kCurrent || key.space != space) continue;
-        ++objects;
-        bytes += value->size;
-      }
-    }
-    if (engine_->space_objects(space) != objects || engine_->space_bytes(space) != bytes) {
-      return fail(fmt::format("space {} holds {} objects of {} bytes, counted {} of {}", space,
-                              objects, bytes, engine_->space_objects(space),
-                              engine_->space_bytes(space)));
-    }
-  }
-  engine_.reset();
-}
-
 Outcome World::run() {
   std::filesystem::remove_all(directory_);
   std::filesystem::create_directories(directory_ + "/shard");
@@ -639,8 +627,10 @@ Outcome World::run() {
     if (failed()) break;
     attach();
     verify();
+    if (!failed()) load_control();
     if (failed()) break;
     live(false);
+    if (!failed() && !disk_->dead() && chance_.happens(0.4)) quiet();
     if (failed()) break;
     const uint64_t end = chance_.below(100);
     if (disk_->dead() || end < 50) {

@@ -1,6 +1,6 @@
-// World: one simulated run. Builds an engine on a simulated machine, lets tasks loose on it, lets
-// it crash, stop and come back with another number of cores, and compares all it shows with the
-// model.
+// World: one simulated run. Builds an engine and the mailboxes of its cores on a simulated machine,
+// lets tasks loose on it, lets it crash, stop and come back with another number of cores, and
+// compares all it shows with the model.
 #pragma once
 
 #include <map>
@@ -11,8 +11,11 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "shards/core.h"
+#include "shards/fabric.h"
 #include "storage/core_engine.h"
 #include "storage/engine.h"
+#include "tests/sim/judge.h"
 #include "tests/sim/model.h"
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_machine.h"
@@ -44,7 +47,8 @@ enum class Profile : uint8_t { kCrash, kWriteErrors, kBadSectors, kFullDisk, kCo
 // How often what happens; drawn anew for each run, so that runs differ in kind and not only in
 // order.
 struct Mix {
-  double put, erase, batch, rewrite, compose, read, scan, seal, blob, abandon, conditional;
+  double put, erase, batch, rewrite, compose, read, scan, list, seal, control, blob, abandon,
+      conditional;
   uint64_t body_bytes_max, blob_bytes_max, meta_bytes_max;
 };
 
@@ -72,17 +76,28 @@ class World {
     BufferPool buffers;
     std::unique_ptr<SimIo> io;
     std::unique_ptr<storage::CoreEngine> engine;
+    std::unique_ptr<storage::CoreEngine> judged;  // the same, as the mailbox sees it
+    std::unique_ptr<Mirror> mirror;
+    std::unique_ptr<shards::CoreShards> client;
+    bool idle = false;    // found nothing to do; sleeps at its next turn if that is still so
+    bool asleep = false;  // until a doorbell, I/O, or a task of its own
     struct Stopped : Completion {
       bool done = false;
     } stopped;
     storage::LocalCore& local() { return static_cast<storage::LocalCore&>(*engine); }
   };
   Core& core(unsigned number) { return *cores_[number]; }
+  // What a task needs of its core; wakes it.
+  Core& awake(unsigned number);
+  unsigned pick_core() { return static_cast<unsigned>(chance_.below(core_count())); }
+  unsigned core_count_of_run() const { return options_.core_count; }
   unsigned core_count() const { return static_cast<unsigned>(cores_.size()); }
   unsigned core_of(unsigned shard) const { return shard % core_count(); }
-  storage::MetaShard& shard(unsigned number) { return core(core_of(number)).engine->shard(number); }
+  // As its own core sees it, without a mailbox.
+  storage::MetaShard& shard(unsigned number) { return core(core_of(number)).judged->shard(number); }
   Chance& chance() { return chance_; }
   Model& model() { return model_; }
+  Judge& judge() { return judge_; }
   const Mix& mix() const { return mix_; }
   void fail(std::string what);
   bool failed() const { return !error_.empty(); }
@@ -100,7 +115,8 @@ class World {
   ValuePtr value_of(uint64_t id) const;
   uint64_t next_value_id() { return next_value_++; }
   const std::vector<uint64_t>& spaces() const { return spaces_; }
-  std::set<std::pair<unsigned, uint64_t>>& sealed() { return sealed_; }  // (shard, space)
+  std::set<std::pair<unsigned, uint64_t>>& sealed() { return sealed_; }    // (shard, space)
+  std::set<std::pair<unsigned, uint64_t>>& sealing() { return sealing_; }  // a task is about it
   unsigned shards() const { return shard_count_; }
 
   // Is this answer one that the engine may give now? Fails the run if not.
@@ -112,8 +128,15 @@ class World {
  private:
   void open(bool may_crash);
   void attach();
+  void load_control();
+  bool wants_to_wake(Core& core) const;
+  void wake(Core& core);
+  bool deliver_all();
+  void quiet();
+  void judge_mail();
   void live(bool last);
   void turn();
+  void turn_of(Core& core);
   void new_task();
   void end_by_crash(bool power_fails);
   void end_by_stop();
@@ -126,6 +149,7 @@ class World {
   std::vector<std::map<Key, uint64_t>> find_all();
   void damage(const storage::BlobRef& blob);
   void choose_faults();
+  void choose_faults_of_open();
   void no_faults();
 
   const uint64_t seed_;
@@ -146,23 +170,27 @@ class World {
   std::vector<std::string> names_;
   std::vector<uint64_t> spaces_;
   Model model_;
+  Judge judge_;
   std::map<uint64_t, ValuePtr> values_;
   uint64_t next_value_ = 1;
-  std::set<std::pair<unsigned, uint64_t>> sealed_;
+  std::set<std::pair<unsigned, uint64_t>> sealed_, sealing_;
   std::vector<Damage> damages_;
   std::vector<storage::BlobRef> blobs_;
 
   std::unique_ptr<storage::Engine> engine_;
+  std::unique_ptr<shards::Fabric> fabric_;
   std::vector<std::unique_ptr<Core>> cores_;
   std::vector<std::unique_ptr<Task>> tasks_;
   bool stopping_ = false;
   std::string error_;
 };
 
-// --- tests/sim/tasks.cc
+// --- tests/sim/tasks.cc, tasks_more.cc
 std::unique_ptr<Task> make_write(World& world);
 std::unique_ptr<Task> make_read(World& world);
 std::unique_ptr<Task> make_scan(World& world);
+std::unique_ptr<Task> make_list(World& world);
 std::unique_ptr<Task> make_seal(World& world);
+std::unique_ptr<Task> make_control(World& world);
 
 }  // namespace basalt::sim
