@@ -101,7 +101,7 @@ class Client {
 };
 
 // One page over all shards, merged in byte order, roll-ups of the same prefix folded. Asks every
-// shard for an adaptive share (limit / shards x 1.25 + 16) and refills the one that runs dry.
+// shard for a share (the mean and two standard deviations) and refills the one that runs dry.
 // Memory: about `limit` entries, whatever the bucket holds. The views in the page live as long as
 // the page.
 Task<Result<storage::ScanPage>> scan_all(Client& client, storage::ScanOptions options);

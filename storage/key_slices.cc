@@ -128,9 +128,8 @@ Status SliceCursor::enter(Bytes link_value) {
 Status SliceCursor::settle(Result<bool> found) {
   for (;;) {
     if (!found) return std::unexpected(found.error());
-    const bool in_layer = *found && source_.key().size() >= kLayerBytes &&
-                          load_be64(source_.key().data()) == layers_[depth_];
-    if (!in_layer) {
+    const Bytes key = *found ? source_.key() : Bytes();
+    if (key.size() < kLayerBytes || load_be64(key.data()) != layers_[depth_]) {
       if (depth_ == 0) return {};
       --depth_;
       const SliceKey link(layers_[depth_], {name_ + depth_ * kSliceBytes, kSliceBytes + 1});
@@ -140,7 +139,6 @@ Status SliceCursor::settle(Result<bool> found) {
       if (found && *found && equal(source_.key(), link.view())) found = source_.next();
       continue;
     }
-    const Bytes key = source_.key();
     if (key.size() == kLinkKeyBytes) {
       BASALT_CHECK_OK(enter(source_.value()));
       uint8_t start[kLayerBytes];
@@ -150,8 +148,13 @@ Status SliceCursor::settle(Result<bool> found) {
     }
     const size_t slice_bytes = key.size() - kLayerBytes;
     if (slice_bytes > kSliceBytes) return fail(Code::kCorrupt, "a key of the index is too long");
-    std::memcpy(name_ + depth_ * kSliceBytes, key.data() + kLayerBytes, slice_bytes);
-    name_bytes_ = depth_ * kSliceBytes + slice_bytes;
+    const Bytes slice = key.subspan(kLayerBytes);
+    if (depth_ == 0) {
+      name_view_ = as_text(slice);
+    } else {
+      std::memcpy(name_ + depth_ * kSliceBytes, slice.data(), slice_bytes);
+      name_view_ = {name_, depth_ * kSliceBytes + slice_bytes};
+    }
     valid_ = true;
     return {};
   }

@@ -64,7 +64,7 @@ class SliceCursor {
   Status seek(std::string_view target);
   Status next();
   bool valid() const { return valid_; }
-  std::string_view name() const { return {name_, name_bytes_}; }  // until the next call
+  std::string_view name() const { return name_view_; }  // until the next call
   Bytes value() const { return source_.value(); }
 
  private:
@@ -76,7 +76,8 @@ class SliceCursor {
   bool valid_ = false;
   size_t depth_ = 0;  // links followed; name_[0, depth_ * kSliceBytes) is what they spelt
   uint64_t layers_[kLinksMax + 1] = {};
-  size_t name_bytes_ = 0;
+  std::string_view
+      name_view_;  // in the source's key as long as no link was followed, else of name_
   char name_[(kLinksMax + 1) * kSliceBytes];
 };
 

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "base/flat_view.h"
 #include "storage/generated/record_generated.h"
 
 namespace basalt::storage {
@@ -67,12 +68,16 @@ KeyView parse_full_key(std::string_view full_key) {
           full_key.substr(kFullKeyPrefixBytes)};
 }
 
-uint32_t key_crc(const KeyView& key) {
+uint32_t key_crc(const KeyView& key) { return SpaceCrc(key.table, key.space).of(key.name); }
+
+SpaceCrc::SpaceCrc(Table table, uint64_t space) {
   uint8_t prefix[kFullKeyPrefixBytes];
-  prefix[0] = static_cast<uint8_t>(key.table);
-  store_be64(prefix + 1, key.space);
-  return crc32c(as_bytes(key.name), crc32c(prefix));
+  prefix[0] = static_cast<uint8_t>(table);
+  store_be64(prefix + 1, space);
+  seed_ = crc32c(prefix);
 }
+
+uint32_t SpaceCrc::of(std::string_view name) const { return crc32c(as_bytes(name), seed_); }
 
 RecordEncoder::RecordEncoder() : builder_(1024) {}
 
@@ -116,13 +121,17 @@ ValueBuffer RecordEncoder::encode(const KeyView& key, uint64_t seq, const fb::Re
 }
 
 Result<RecordView> decode_record(const KeyView& key, Bytes value) {
+  return decode_value(key_crc(key), value);
+}
+
+Result<RecordView> decode_value(uint32_t key_checksum, Bytes value) {
   BASALT_CHECK(aligned8(value.data()));
   if (value.size() < kIndexHeaderBytes + sizeof(flatbuffers::uoffset_t) + kIndexTrailerBytes ||
       value.size() >= FLATBUFFERS_MAX_BUFFER_SIZE) {
     return fail(Code::kCorrupt, "index value has an impossible length");
   }
   const size_t checked_bytes = value.size() - kIndexTrailerBytes;
-  if (crc32c(value.first(checked_bytes), key_crc(key)) !=
+  if (crc32c(value.first(checked_bytes), key_checksum) !=
       load<uint32_t>(value.data() + checked_bytes)) {
     return fail(Code::kCorrupt, "index value fails its checksum");
   }
@@ -150,21 +159,19 @@ Result<RecordView> decode_record(const KeyView& key, Bytes value) {
   }
   const uint8_t* buffer = value.data() + kIndexHeaderBytes;
   const size_t buffer_bytes = payload_bytes - inline_bytes;
-  flatbuffers::Verifier verifier(buffer, buffer_bytes);
-  if (!verifier.VerifyBuffer<fb::Record>(nullptr)) {
-    return fail(Code::kCorrupt, "index record has a damaged structure");
-  }
-  const auto* record = flatbuffers::GetRoot<fb::Record>(buffer);
-  view.size = record->size();
-  view.tag = tag_of(*record);
-  view.meta = bytes_of(record->meta());
+  // The checksum has vouched for the bytes, so what is wrong here was written wrong: each field is
+  // checked as it is read, and nothing else is.
+  FlatView record(Bytes(buffer, buffer_bytes));
+  view.size = record.scalar<uint64_t>(fb::Record::VT_SIZE);
+  view.tag = as_text(record.bytes(fb::Record::VT_TAG));
+  view.meta = record.bytes(fb::Record::VT_META);
+  const Bytes blobs = record.bytes(fb::Record::VT_BLOBS, sizeof(BlobRef));
+  if (!record.good()) return fail(Code::kCorrupt, "index record has a damaged structure");
   if (view.tag.size() > kTagBytesMax)
     return fail(Code::kCorrupt, "index record has too long a tag");
-  if (const size_t count = blob_count(*record); count != 0) {
-    // The verifier checks the vector's own alignment, not that of the structs in it.
-    const uint8_t* data = record->blobs()->Data();
-    if (!aligned8(data)) return fail(Code::kCorrupt, "index record has misaligned blobs");
-    view.blobs = {reinterpret_cast<const BlobRef*>(data), count};
+  if (!blobs.empty()) {
+    if (!aligned8(blobs.data())) return fail(Code::kCorrupt, "index record has misaligned blobs");
+    view.blobs = {reinterpret_cast<const BlobRef*>(blobs.data()), blobs.size() / sizeof(BlobRef)};
   }
   view.inline_body = {buffer + buffer_bytes, inline_bytes};
   return view;

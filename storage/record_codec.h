@@ -59,6 +59,15 @@ class FullKey {
 KeyView parse_full_key(std::string_view full_key);
 
 uint32_t key_crc(const KeyView& key);
+// The same for many names of one space: its part is computed once.
+class SpaceCrc {
+ public:
+  SpaceCrc(Table table, uint64_t space);
+  uint32_t of(std::string_view name) const;
+
+ private:
+  uint32_t seed_;
+};
 
 // Encodes records into index values. Keeps its builder's memory; one per thread of use.
 class RecordEncoder {
@@ -74,6 +83,8 @@ class RecordEncoder {
 
 // Checks CRC, lengths and structure. `value` is 8-byte aligned; the view points into it. kCorrupt.
 Result<RecordView> decode_record(const KeyView& key, Bytes value);
+// The same with the CRC of the key.
+Result<RecordView> decode_value(uint32_t key_checksum, Bytes value);
 
 // A batch that passed every check: structure, count, names, tables, spaces, tags, at most one body
 // and none without an owner. kInvalid otherwise. The flatbuffer's structs may be misaligned: read

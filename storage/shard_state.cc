@@ -30,31 +30,43 @@ std::optional<std::string> successor_of_prefix(std::string_view prefix) {
 // place).
 class PageMemory {
  public:
-  explicit PageMemory(ScanPage& page) : page_(page) {}
-  uint8_t* copy(const void* from, size_t size) {
-    const size_t taken = round_up(size, 8);
+  PageMemory(ScanPage& page, uint32_t limit)
+      : page_(page),
+        next_chunk_(std::clamp(limit * kEntryBytesUsual, kChunkBytesMin, kChunkBytesMax)) {}
+
+  struct Entry {
+    std::string_view name;
+    Bytes value;
+  };
+  Entry copy(std::string_view name, Bytes value) {
+    const size_t taken = round_up(value.size() + name.size(), 8);
     if (taken > left_) {
       const size_t chunk = std::max(taken, next_chunk_);
-      next_chunk_ = std::min<size_t>(next_chunk_ * 4, kChunkBytesMax);
+      next_chunk_ = std::min(next_chunk_ * 4, kChunkBytesMax);
       page_.memory.push_back(std::make_unique_for_overwrite<uint8_t[]>(chunk));
       at_ = page_.memory.back().get();
       left_ = chunk;
     }
     uint8_t* start = at_;
-    if (size != 0) std::memcpy(start, from, size);
+    if (!value.empty()) std::memcpy(start, value.data(), value.size());
+    std::memcpy(start + value.size(), name.data(), name.size());
     at_ += taken;
     left_ -= taken;
     total_ += taken;
-    return start;
+    return {{reinterpret_cast<const char*>(start) + value.size(), name.size()},
+            {start, value.size()}};
   }
   size_t total() const { return total_; }
 
  private:
+  // A record of an ordinary object and its name.
+  static constexpr size_t kEntryBytesUsual = 384;
+  static constexpr size_t kChunkBytesMin = 4096;
   static constexpr size_t kChunkBytesMax = 256 * 1024;
   ScanPage& page_;
   uint8_t* at_ = nullptr;
   size_t left_ = 0;
-  size_t next_chunk_ = 4096;
+  size_t next_chunk_;
   size_t total_ = 0;
 };
 
@@ -309,7 +321,7 @@ Result<ScanPage> ShardState::scan(const ScanOptions& options) {
     return fail(Code::kInvalid, "scan options out of range");
   }
   ScanPage page;
-  PageMemory memory(page);
+  PageMemory memory(page, options.limit);
   const std::string_view prefix = options.prefix;
   const auto common_prefix_of = [&](std::string_view name) -> std::string_view {
     if (options.delimiter.empty()) return {};
@@ -341,6 +353,7 @@ Result<ScanPage> ShardState::scan(const ScanOptions& options) {
   Scanner scanner(*this, snapshot, options);
   BASALT_CHECK_OK(scanner.seek(start));
   page.entries.reserve(std::min<uint32_t>(options.limit, 1000));
+  const SpaceCrc checksum(options.table, options.space);
   while (scanner.valid && scanner.name.starts_with(prefix)) {
     if (page.entries.size() == options.limit || memory.total() > kScanPageBytesMax) {
       page.more = true;
@@ -348,22 +361,20 @@ Result<ScanPage> ShardState::scan(const ScanOptions& options) {
     }
     ScanPage::Entry& entry = page.entries.emplace_back();
     if (const std::string_view rolled = common_prefix_of(scanner.name); !rolled.empty()) {
-      entry.name = as_text({memory.copy(rolled.data(), rolled.size()), rolled.size()});
+      entry.name = memory.copy(rolled, {}).name;
       entry.common_prefix = true;
       const auto successor = successor_of_prefix(entry.name);
       if (!successor) break;
       BASALT_CHECK_OK(scanner.seek(*successor));
       continue;
     }
-    entry.name =
-        as_text({memory.copy(scanner.name.data(), scanner.name.size()), scanner.name.size()});
-    const Bytes value(memory.copy(scanner.value.data(), scanner.value.size()),
-                      scanner.value.size());
-    const KeyView key{options.table, options.space, entry.name};
-    if (auto record = decode_record(key, value)) {
+    const PageMemory::Entry kept = memory.copy(scanner.name, scanner.value);
+    entry.name = kept.name;
+    if (auto record = decode_value(checksum.of(kept.name), kept.value)) {
       entry.record = *record;
     } else {
       // One damaged record must not hide the names around it; whoever reads it gets kCorrupt.
+      const KeyView key{options.table, options.space, entry.name};
       log_error(
           "a record fails its check",
           {{"shard", index_.shard()}, {"key", printable(key)}, {"error", record.error().detail}});

@@ -56,6 +56,7 @@ class ListingWriter {
   const Op& op_;
   XmlWriter& xml_;
   const bool url_encoded_;
+  Iso8601 times_;
   std::string owner_id_;  // of owner_name_: nearly always the same for a whole page
   std::string owner_name_;
 };

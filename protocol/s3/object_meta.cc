@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/flat_view.h"
+
 namespace basalt::s3 {
 namespace {
 
@@ -71,6 +73,25 @@ std::vector<NameValue> carried_pairs(
 }
 
 }  // namespace
+
+Result<ListedObject> ListedObject::open(Bytes meta) {
+  FlatView object(meta);
+  ListedObject listed;
+  listed.modified_ms = object.scalar<int64_t>(fb::Object::VT_MODIFIED_MS);
+  listed.owner = as_text(object.bytes(fb::Object::VT_OWNER));
+  listed.storage_class = as_text(object.bytes(fb::Object::VT_STORAGE_CLASS));
+  FlatView checksum = object.table(fb::Object::VT_CHECKSUM);
+  if (checksum.exists()) {
+    const auto algorithm = checksum.scalar<uint8_t>(fb::Checksum::VT_ALGORITHM);
+    if (algorithm < auth::kAlgorithmCount)
+      listed.checksum = static_cast<auth::Algorithm>(algorithm);
+    listed.checksum_full_object = checksum.scalar<uint8_t>(fb::Checksum::VT_FULL_OBJECT) != 0;
+  }
+  if (!object.good() || !checksum.good()) {
+    return fail(Code::kCorrupt, "object metadata is malformed");
+  }
+  return listed;
+}
 
 EncodedMeta encode_object(const ObjectFields& object) {
   Builder builder(kInitialBytes);

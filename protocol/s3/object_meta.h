@@ -72,6 +72,19 @@ using ObjectView = MetaView<fb::Object>;
 using UploadView = MetaView<fb::Upload>;
 using PartView = MetaView<fb::UploadedPart>;
 
+// What a listing shows of an object. Only these fields are looked at and checked: a page has a
+// thousand of them.
+struct ListedObject {
+  int64_t modified_ms = 0;
+  std::string_view owner;          // as in ObjectFields
+  std::string_view storage_class;  // as in ObjectFields
+  std::optional<auth::Algorithm> checksum;
+  bool checksum_full_object = false;
+
+  // kCorrupt if the fields are damaged. The views point into `meta`.
+  static Result<ListedObject> open(Bytes meta);
+};
+
 inline std::string_view text_of(const flatbuffers::String* text) {
   return text == nullptr ? std::string_view() : std::string_view(text->c_str(), text->size());
 }

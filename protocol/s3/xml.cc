@@ -141,16 +141,9 @@ std::string with_replacements(std::string_view text) {
   return out;
 }
 
-// What a byte asks of append_xml_escaped().
-constexpr uint8_t kEscape = 1, kHighByte = 2;
-constexpr std::array<uint8_t, 256> escape_table() {
-  std::array<uint8_t, 256> table{};
-  for (int c = 0; c < 0x20; ++c) table[c] = kEscape;
-  for (const char c : {'&', '<', '>', '"', '\'', '\x7F'}) table[static_cast<uint8_t>(c)] = kEscape;
-  for (int c = 0x80; c <= 0xFF; ++c) table[c] = kHighByte;
-  return table;
+bool needs_escape(uint8_t c) {
+  return c < 0x20 || c == 0x7F || c == '&' || c == '<' || c == '>' || c == '"' || c == '\'';
 }
-constexpr auto kEscapes = escape_table();
 
 void put_two_digits(unsigned value, char* out) {
   out[0] = static_cast<char>('0' + value / 10);
@@ -159,20 +152,46 @@ void put_two_digits(unsigned value, char* out) {
 
 }  // namespace
 
+// Sixteen bytes at a time, because every name and tag of a listing is asked.
+bool is_plain_xml(std::string_view text) {
+  using Block = uint8_t __attribute__((vector_size(16)));
+  const char* at = text.data();
+  size_t left = text.size();
+  Block odd{};
+  const auto look = [&odd](const Block& c) {
+    odd |= Block(c - 0x20 >= 0x7F - 0x20) | Block(c == '&') | Block(c == '<') | Block(c == '>') |
+           Block(c == '"') | Block(c == '\'');
+  };
+  for (; left >= sizeof(Block); at += sizeof(Block), left -= sizeof(Block)) {
+    Block c;
+    std::memcpy(&c, at, sizeof c);
+    look(c);
+  }
+  if (left != 0) {
+    Block c;
+    if (text.size() >= sizeof c) {
+      std::memcpy(&c, text.data() + text.size() - sizeof c, sizeof c);
+    } else {
+      std::memset(&c, 'a', sizeof c);
+      std::memcpy(&c, at, left);
+    }
+    look(c);
+  }
+  uint64_t halves[2];
+  std::memcpy(halves, &odd, sizeof halves);
+  return (halves[0] | halves[1]) == 0;
+}
+
 void append_xml_escaped(std::string_view text, std::string& out) {
-  // Nearly every text needs nothing: one look at each byte without a branch tells.
-  uint8_t seen = 0;
-  for (const char c : text) seen |= kEscapes[static_cast<uint8_t>(c)];
-  if (seen == 0) [[likely]] {
+  if (is_plain_xml(text)) [[likely]] {
     out.append(text);
     return;
   }
-  if ((seen & kHighByte) != 0 && !valid_utf8(text))
-    return append_xml_escaped(with_replacements(text), out);
+  if (!valid_utf8(text)) return append_xml_escaped(with_replacements(text), out);
   size_t from = 0;
   for (size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<uint8_t>(text[i]);
-    if (kEscapes[c] != kEscape) continue;
+    if (!needs_escape(c)) continue;
     out.append(text, from, i - from);
     from = i + 1;
     switch (c) {
@@ -205,25 +224,29 @@ void append_xml_escaped(std::string_view text, std::string& out) {
   out.append(text, from, text.size() - from);
 }
 
-void append_iso8601(int64_t wall_ms, std::string& out) {
+std::string_view Iso8601::text(int64_t wall_ms) {
   // Not strftime: a listing writes a thousand of these, and it took a tenth of the page's time.
-  using std::chrono::days, std::chrono::seconds, std::chrono::floor;
-  const std::chrono::sys_seconds time(
-      floor<seconds>(std::chrono::milliseconds(std::max<int64_t>(wall_ms, 0))));
-  const auto midnight = floor<days>(time);
-  const std::chrono::year_month_day date(midnight);
-  const auto second = static_cast<unsigned>((time - midnight).count());
-  const auto year = static_cast<unsigned>(std::clamp(static_cast<int>(date.year()), 0, 9999));
-  char text[] = "0000-00-00T00:00:00.000Z";
-  put_two_digits(year / 100, text);
-  put_two_digits(year % 100, text + 2);
-  put_two_digits(static_cast<unsigned>(date.month()), text + 5);
-  put_two_digits(static_cast<unsigned>(date.day()), text + 8);
-  put_two_digits(second / 3600, text + 11);
-  put_two_digits(second / 60 % 60, text + 14);
-  put_two_digits(second % 60, text + 17);
-  out.append(text, sizeof text - 1);
+  const int64_t second = std::max<int64_t>(wall_ms, 0) / 1000;
+  if (second == second_) return {text_, sizeof text_ - 1};
+  second_ = second;
+  const int64_t day = second / kSecondsPerDay;
+  if (day != day_) {
+    day_ = day;
+    const std::chrono::year_month_day date{std::chrono::sys_days(std::chrono::days(day))};
+    const auto year = static_cast<unsigned>(std::clamp(static_cast<int>(date.year()), 0, 9999));
+    put_two_digits(year / 100, text_);
+    put_two_digits(year % 100, text_ + 2);
+    put_two_digits(static_cast<unsigned>(date.month()), text_ + 5);
+    put_two_digits(static_cast<unsigned>(date.day()), text_ + 8);
+  }
+  const auto of_day = static_cast<unsigned>(second - day * kSecondsPerDay);
+  put_two_digits(of_day / 3600, text_ + 11);
+  put_two_digits(of_day / 60 % 60, text_ + 14);
+  put_two_digits(of_day % 60, text_ + 17);
+  return {text_, sizeof text_ - 1};
 }
+
+void append_iso8601(int64_t wall_ms, std::string& out) { out += Iso8601().text(wall_ms); }
 
 XmlWriter::XmlWriter(std::string_view root, std::string_view xmlns) : root_(root) {
   out_.reserve(512);

@@ -53,9 +53,23 @@ std::string_view xml_trimmed(std::string_view text);
 // Appends `text` with the five special characters as entities and control characters as references;
 // bytes that are no UTF-8 become U+FFFD.
 void append_xml_escaped(std::string_view text, std::string& out);
+// No byte of `text` is to be escaped, and all are ASCII: it can be copied as it is.
+bool is_plain_xml(std::string_view text);
 // "2026-11-21T02:21:00.000Z". S3 shows whole seconds in XML, as in Last-Modified, so that the two
 // compare equal.
 void append_iso8601(int64_t wall_ms, std::string& out);
+// The same for many times, of which neighbours are often of one day, or one second.
+class Iso8601 {
+ public:
+  std::string_view text(int64_t wall_ms);  // kBytes bytes; valid until the next call
+  static constexpr size_t kBytes = 24;
+
+ private:
+  static constexpr int64_t kSecondsPerDay = 86'400;
+  int64_t second_ = -1;
+  int64_t day_ = -1;
+  char text_[kBytes + 1] = "0000-00-00T00:00:00.000Z";
+};
 // RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF.
 bool valid_utf8(std::string_view text);
 

@@ -51,6 +51,32 @@ TEST(ObjectMetaTest, RoundTripAtEveryAlignment) {
   }
 }
 
+TEST(ObjectMetaTest, ListingsReadTheFieldsTheyShow) {
+  const EncodedMeta encoded = encode_object(sample());
+  const Bytes meta = encoded.bytes();
+  for (size_t shift = 0; shift < 9; ++shift) {
+    std::vector<uint8_t> memory(meta.size() + shift);
+    std::memcpy(memory.data() + shift, meta.data(), meta.size());
+    const auto listed = ListedObject::open(Bytes(memory).subspan(shift));
+    ASSERT_TRUE(listed.has_value());
+    EXPECT_EQ(listed->modified_ms, sample().modified_ms);
+    EXPECT_EQ(listed->owner, sample().owner);
+    EXPECT_EQ(listed->storage_class, sample().storage_class);
+    EXPECT_EQ(listed->checksum, auth::Algorithm::kCrc32c);
+    EXPECT_FALSE(listed->checksum_full_object);
+  }
+  const EncodedMeta plain = encode_object({.modified_ms = 5});
+  const auto listed = ListedObject::open(plain.bytes());
+  ASSERT_TRUE(listed.has_value());
+  EXPECT_EQ(listed->modified_ms, 5);
+  EXPECT_TRUE(listed->owner.empty());
+  EXPECT_TRUE(listed->storage_class.empty());
+  EXPECT_FALSE(listed->checksum);
+  EXPECT_FALSE(ListedObject::open({}).has_value());
+  for (size_t size = 0; size < 8; ++size)
+    EXPECT_FALSE(ListedObject::open(meta.first(size)).has_value());
+}
+
 TEST(ObjectMetaTest, LargeMetadataIsNotBorrowedUnaligned) {
   ObjectFields fields = sample();
   for (uint16_t i = 1; i <= 10'000; ++i) fields.parts.push_back({i, i, {}});

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
+#include <vector>
+
 namespace basalt::s3 {
 namespace {
 
@@ -34,6 +37,45 @@ TEST(Xml, EscapesSpecialAndControlCharacters) {
   EXPECT_EQ(escaped("a\r\n\t\x01z"), "a&#xD;&#xA;&#x9;&#x1;z");
   EXPECT_EQ(escaped("\x7f"), "&#x7F;");
   EXPECT_EQ(escaped("a\xff<\xc3\xa9\xe2\x82"), "a\xEF\xBF\xBD&lt;\xc3\xa9\xEF\xBF\xBD\xEF\xBF\xBD");
+}
+
+// At every place of texts of every length around the sixteen bytes that are looked at together.
+TEST(Xml, KnowsPlainText) {
+  for (size_t size = 0; size < 50; ++size) {
+    std::string text;
+    for (size_t i = 0; i < size; ++i) text += static_cast<char>('!' + (i * 7 + size) % 90);
+    for (char& c : text) {
+      if (std::string_view("&<>\"'").find(c) != std::string_view::npos) c = '~';
+    }
+    EXPECT_TRUE(is_plain_xml(text)) << text;
+    EXPECT_EQ(escaped(text), text);
+    for (char& place : text) {
+      for (const char odd : {'&', '<', '>', '"', '\'', '\0', '\x1f', '\x7f', '\x80', '\xff'}) {
+        const char was = std::exchange(place, odd);
+        EXPECT_FALSE(is_plain_xml(text));
+        place = was;
+      }
+    }
+  }
+}
+
+TEST(Xml, TimesOfOneDayAndOfMany) {
+  Iso8601 times;
+  for (const auto& [ms, text] : std::vector<std::pair<int64_t, std::string>>{
+           {1'795'226'460'123, "2026-11-21T02:01:00.000Z"},
+           {1'795'226'460'999, "2026-11-21T02:01:00.000Z"},
+           {1'795'226'461'000, "2026-11-21T02:01:01.000Z"},
+           {1'795'305'599'000, "2026-11-21T23:59:59.000Z"},
+           {1'795'305'600'000, "2026-11-22T00:00:00.000Z"},
+           {1'795'226'461'000, "2026-11-21T02:01:01.000Z"},
+           {0, "1970-01-01T00:00:00.000Z"},
+           {-5, "1970-01-01T00:00:00.000Z"},
+           {951'782'400'000, "2000-02-29T00:00:00.000Z"}}) {
+    EXPECT_EQ(times.text(ms), text);
+    std::string appended;
+    append_iso8601(ms, appended);
+    EXPECT_EQ(appended, text);
+  }
 }
 
 std::string parse(std::string_view text, std::string_view root = "D") {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/crc32c.h"
 #include "storage/generated/record_generated.h"
 #include "storage/mutation_builder.h"
 #include "tests/unit/storage/fakes.h"
@@ -75,6 +76,35 @@ TEST(RecordCodec, EveryFlippedByteIsNoticed) {
   for (size_t size = 0; size < value.size; ++size) {
     EXPECT_FALSE(decode_record(kKey, value.view().first(size)).has_value()) << size;
   }
+}
+
+// A value that was written wrong: its checksum is right. Refused, or all that it shows is inside.
+TEST(RecordCodec, DamageBehindARightChecksumStaysInside) {
+  const std::vector<BlobRef> blobs = {bulk_blob(3, 4096, 1000)};
+  const ValueBuffer value =
+      encode_put(kKey, {.size = 1, .tag = "t", .meta = as_bytes("m"), .blobs = blobs});
+  std::vector<uint64_t> aligned((value.size + 7) / 8);
+  auto* copy = reinterpret_cast<uint8_t*>(aligned.data());
+  const auto inside = [&](const void* data, size_t size) {
+    const auto* at = static_cast<const uint8_t*>(data);
+    return size == 0 || (at >= copy && at + size <= copy + value.size);
+  };
+  size_t refused = 0;
+  for (size_t i = kIndexHeaderBytes; i + 4 <= value.size - kIndexTrailerBytes; ++i) {
+    for (const uint32_t bits : {1u, 0x80u, 0xffffu, 0x7fffffffu, 0xffffffffu}) {
+      std::memcpy(copy, value.bytes.get(), value.size);
+      store_le32(copy + i, load_le32(copy + i) ^ bits);
+      const size_t checked = value.size - kIndexTrailerBytes;
+      store_le32(copy + checked, crc32c({copy, checked}, key_crc(kKey)));
+      const auto view = decode_record(kKey, {copy, value.size});
+      refused += !view;
+      if (!view) continue;
+      EXPECT_TRUE(inside(view->tag.data(), view->tag.size()));
+      EXPECT_TRUE(inside(view->meta.data(), view->meta.size()));
+      EXPECT_TRUE(inside(view->blobs.data(), view->blobs.size_bytes()));
+    }
+  }
+  EXPECT_GT(refused, 100u);
 }
 
 TEST(RecordCodec, ValueUnderAnotherKeyIsCorrupt) {
