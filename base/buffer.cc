@@ -1,10 +1,43 @@
 #include "base/buffer.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <cstdlib>
 
 #include "base/check.h"
 
 namespace basalt {
+namespace {
+
+constexpr size_t kLargest = BufferPool::kSizes.size() - 1;
+static_assert(BufferPool::kHugePageBytes == 2u << 20);
+
+bool first_half(const uint8_t* half) {
+  return reinterpret_cast<uintptr_t>(half) % BufferPool::kHugePageBytes == 0;
+}
+
+uint8_t* other_half(uint8_t* half) {
+  return first_half(half) ? half + BufferPool::kSizes[kLargest]
+                          : half - BufferPool::kSizes[kLargest];
+}
+
+// Not from the allocator, which would use the address range for other things afterwards. Null:
+// there is no memory.
+uint8_t* map_huge_page() {
+  constexpr size_t kBytes = BufferPool::kHugePageBytes;
+  void* mapped =
+      mmap(nullptr, 2 * kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  auto* begin = static_cast<uint8_t*>(mapped);
+  const size_t before = (kBytes - reinterpret_cast<uintptr_t>(begin) % kBytes) % kBytes;
+  if (before != 0) munmap(begin, before);
+  munmap(begin + before + kBytes, kBytes - before);
+  madvise(begin + before, kBytes, MADV_HUGEPAGE);  // small pages do as well
+  return begin + before;
+}
+
+}  // namespace
 
 void Buffer::release() {
   if (data_ == nullptr) return;
@@ -16,9 +49,33 @@ BufferPool::BufferPool(Limits limits) : limits_(limits) {}
 
 BufferPool::~BufferPool() {
   BASALT_CHECK(bytes_in_use_ == 0);
+  for (uint8_t* half : free_[kLargest]) {
+    if (first_half(half)) munmap(half, kHugePageBytes);
+  }
+  free_[kLargest].clear();
   for (auto& list : free_) {
     for (uint8_t* data : list) std::free(data);
   }
+}
+
+// Both halves of a new huge page: one is the caller's, the other is kept.
+uint8_t* BufferPool::allocate_half() {
+  uint8_t* pair = map_huge_page();
+  if (pair == nullptr) return nullptr;
+  free_[kLargest].push_back(other_half(pair));
+  bytes_kept_ += kSizes[kLargest];
+  return pair;
+}
+
+// Frees the huge page of `half`, if nobody uses the other one.
+bool BufferPool::free_pair(uint8_t* half) {
+  auto& list = free_[kLargest];
+  const auto other = std::find(list.begin(), list.end(), other_half(half));
+  if (other == list.end()) return false;
+  list.erase(other);
+  bytes_kept_ -= kSizes[kLargest];
+  munmap(first_half(half) ? half : other_half(half), kHugePageBytes);
+  return true;
 }
 
 Buffer BufferPool::take(size_t size_wanted) {
@@ -32,7 +89,8 @@ Buffer BufferPool::take(size_t size_wanted) {
       free_[i].pop_back();
       bytes_kept_ -= size;
     } else {
-      data = static_cast<uint8_t*>(std::aligned_alloc(kAlignment, size));
+      data = i == kLargest ? allocate_half()
+                           : static_cast<uint8_t*>(std::aligned_alloc(kAlignment, size));
       if (data == nullptr) return {};
     }
     bytes_in_use_ += size;
@@ -45,9 +103,10 @@ void BufferPool::give_back(uint8_t* data, size_t size) {
   bytes_in_use_ -= size;
   for (size_t i = 0; i < kSizes.size(); ++i) {
     if (kSizes[i] != size) continue;
-    if (bytes_kept_ + size > limits_.kept_bytes_max) {
+    const bool over = bytes_kept_ + size > limits_.kept_bytes_max;
+    if (over && i != kLargest) {
       std::free(data);
-    } else {
+    } else if (!over || !free_pair(data)) {
       free_[i].push_back(data);
       bytes_kept_ += size;
     }

@@ -5,6 +5,10 @@
 // core lends a view and keeps the Buffer until the reply). When the pool's limit is reached take()
 // returns an empty Buffer: the caller answers 503 SlowDown or stops reading its socket. Memory of
 // released buffers is kept for reuse up to kept_bytes_max.
+//
+// The largest buffers are the halves of huge pages, where the system has some to give: the kernel
+// then pins and describes a body's memory for the disk in one piece instead of 256. Half a huge
+// page may so be kept beyond the limit for as long as the other half is in use.
 #pragma once
 
 #include <array>
@@ -56,7 +60,8 @@ class BufferPool {
   // Capacities handed out: the smallest that holds the wanted size. Anything larger than the last
   // is refused.
   static constexpr std::array<size_t, 6> kSizes = {4096,          16384,  65536,
-                                                   131072 + 4096, 262144, 1048576 + 4096};
+                                                   131072 + 4096, 262144, 1048576};
+  static constexpr size_t kHugePageBytes = 2 * kSizes.back();
 
   struct Limits {
     size_t bytes_max = 384u << 20;      // handed out at once
@@ -74,6 +79,8 @@ class BufferPool {
  private:
   friend class Buffer;
   void give_back(uint8_t* data, size_t size);
+  uint8_t* allocate_half();
+  bool free_pair(uint8_t* half);
 
   Limits limits_;
   size_t bytes_in_use_ = 0;

@@ -14,10 +14,7 @@ namespace basalt::storage {
 namespace {
 
 // EFBIG: a file size limit (RLIMIT_FSIZE, or the file system's) is the same to the caller as a full
-// disk. Pooled buffers are a block larger than the MiB they are used for.
-constexpr size_t kHeldBytesMax =
-    kBlobWriteBytesInFlightMax + kBlobWriteBytesInFlightMax / kWriteBufferBytes * kBlockBytes;
-
+// disk.
 bool is_space_error(int error) { return error == ENOSPC || error == EDQUOT || error == EFBIG; }
 
 }  // namespace
@@ -45,7 +42,7 @@ MutableBytes BlobWriteState::room() {
     size_t wanted = std::min<uint64_t>(left, kWriteBufferBytes);
     if (spare_) {
       current_ = std::move(spare_);
-    } else if (bytes_held_ + round_up(wanted, kBlockBytes) <= kHeldBytesMax) {
+    } else if (bytes_held_ + round_up(wanted, kBlockBytes) <= kBlobWriteBytesInFlightMax) {
       // An empty pool only means fewer buffers: a writer keeps its first one until it ends.
       current_ = buffers_.take(round_up(wanted, kBlockBytes));
     }

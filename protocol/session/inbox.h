@@ -22,7 +22,7 @@ class Inbox {
       16 * 1024;  // nearly every head, with a small body behind it
   static constexpr size_t kHeadBufferMax = 64 * 1024;  // room for http::kHeadBytesMax
   static constexpr size_t kBodyFirstBytes = 64 * 1024;
-  static constexpr size_t kBodyBufferMax = 1024 * 1024 + 4096;
+  static constexpr size_t kBodyBufferMax = 1024 * 1024;
 
   explicit Inbox(BufferPool& pool) : pool_(pool) {}
 

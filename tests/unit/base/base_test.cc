@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <map>
 #include <thread>
 #include <vector>
 
@@ -34,6 +35,43 @@ TEST(BufferPool, AlignsReusesAndRefusesBeyondItsLimit) {
   uint8_t* address = b.data();
   b.release();
   EXPECT_EQ(pool.take(131072).data(), address);
+}
+
+// The largest are pairs; a page goes back to the system when both halves are free, and no sooner.
+TEST(BufferPool, TheLargestShareHugePages) {
+  constexpr size_t kLargest = BufferPool::kSizes.back();
+  BufferPool pool({.bytes_max = 64 * kLargest, .kept_bytes_max = 2 * kLargest});
+  const auto page_of = [](const Buffer& buffer) {
+    return reinterpret_cast<uintptr_t>(buffer.data()) / BufferPool::kHugePageBytes;
+  };
+  std::vector<Buffer> buffers;
+  std::map<uintptr_t, size_t> pages;
+  for (size_t i = 0; i < 12; ++i) {
+    buffers.push_back(pool.take(kLargest));
+    ASSERT_TRUE(buffers.back());
+    ASSERT_EQ(buffers.back().size(), kLargest);
+    std::memset(buffers.back().data(), static_cast<int>(i), kLargest);
+    ++pages[page_of(buffers.back())];
+  }
+  EXPECT_EQ(pages.size(), 6u);
+  for (size_t i = 0; i < 12; ++i) {
+    EXPECT_EQ(buffers[i].data()[0], i);
+    EXPECT_EQ(buffers[i].data()[kLargest - 1], i);
+  }
+  // Every first half goes back, then the others in another order; what is used stays intact.
+  for (size_t i = 0; i < 12; i += 2) buffers[i].release();
+  for (const size_t i : {7u, 1u, 11u, 3u}) buffers[i].release();
+  for (const size_t i : {5u, 9u}) EXPECT_EQ(buffers[i].data()[kLargest / 2], i);
+  for (size_t i = 0; i < 3; ++i) {
+    Buffer again = pool.take(kLargest);
+    ASSERT_TRUE(again);
+    std::memset(again.data(), 0xee, kLargest);
+    EXPECT_NE(again.data(), buffers[5].data());
+    EXPECT_NE(again.data(), buffers[9].data());
+  }
+  for (const size_t i : {5u, 9u}) EXPECT_EQ(buffers[i].data()[kLargest / 2], i);
+  buffers.clear();
+  EXPECT_EQ(pool.bytes_in_use(), 0u);
 }
 
 TEST(RunQueue, RunsInOrderAndLeavesNewWorkForTheNextRound) {

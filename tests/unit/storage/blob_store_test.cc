@@ -427,7 +427,7 @@ TEST_P(BlobTest, LimitsAndRefusals) {
 
 TEST_P(BlobTest, AnExhaustedPoolSlowsDownAndNeverHangs) {
   blobs.reset();
-  BufferPool tiny({.bytes_max = 3u << 20, .kept_bytes_max = 0});
+  BufferPool tiny({.bytes_max = 5u << 19, .kept_bytes_max = 0});
   blobs = make_blob_store(*files, 0, options, *core->io, core->run_queue, tiny, core->stats);
   auto data = pattern(10'000'000, 4);
   auto one = blobs->create(data.size());
