@@ -4,6 +4,9 @@
 
 #include <openssl/md5.h>
 #include <openssl/sha.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include <algorithm>
 #include <array>
@@ -36,10 +39,32 @@ void sha256_single(const HashLane* lanes, size_t blocks) {
   std::copy_n(context.h, 8, lanes->state);
 }
 
+#if defined(__x86_64__)
+bool has_sha_instructions() {
+  // __builtin_cpu_supports() does not know SHA: leaf 7, EBX bit 29.
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  return (ebx >> 29 & 1) != 0 && __builtin_cpu_supports("avx");
+}
+#endif
+
+std::vector<JointKernel> find_joint_kernels() {
+  std::vector<JointKernel> kernels;
+#if defined(__x86_64__)
+  if (has_sha_instructions()) {
+    kernels.push_back({"sha", 1, 1, both_instructed_1});
+    kernels.push_back({"sha", 2, 2, both_instructed_2});
+  }
+#endif
+  return kernels;
+}
+
 std::array<std::vector<LaneKernel>, kLaneHashCount> find_kernels() {
   std::vector<LaneKernel> md5 = {{"openssl", 1, md5_single}};
   std::vector<LaneKernel> sha256 = {{"openssl", 1, sha256_single}};
 #if defined(__x86_64__)
+  md5.push_back({"scalar", 2, md5_scalar_2});
+  if (has_sha_instructions()) sha256.push_back({"sha", 2, sha256_instructed_2});
   if (__builtin_cpu_supports("avx2")) {
     md5.push_back({"avx2", 8, md5_avx2_8});
     sha256.push_back({"avx2", 8, sha256_avx2_8});
@@ -61,6 +86,11 @@ std::array<std::vector<LaneKernel>, kLaneHashCount> find_kernels() {
 std::span<const LaneKernel> lane_kernels(LaneHash hash) {
   static const std::array<std::vector<LaneKernel>, kLaneHashCount> kernels = find_kernels();
   return kernels[static_cast<size_t>(hash)];
+}
+
+std::span<const JointKernel> joint_kernels() {
+  static const std::vector<JointKernel> kernels = find_joint_kernels();
+  return kernels;
 }
 
 }  // namespace basalt::auth

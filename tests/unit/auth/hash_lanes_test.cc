@@ -67,5 +67,38 @@ TEST(HashLanes, TheTranspositionOfWideVectors) {
 }
 #endif
 
+// Lanes of both at once give the same as each by itself, over different messages.
+TEST(HashLanes, JointKernelsAsOpenSsl) {
+  std::mt19937 random(5);
+  std::vector<uint8_t> data(64 * 1024);
+  for (uint8_t& byte : data) byte = static_cast<uint8_t>(random());
+  for (const JointKernel& kernel : joint_kernels()) {
+    SCOPED_TRACE(std::string(kernel.name));
+    const std::array<size_t, kLaneHashCount> counts = {kernel.md5, kernel.sha256};
+    for (const size_t blocks : {1u, 2u, 3u, 7u, 61u}) {
+      std::array<std::array<std::array<uint32_t, 8>, kHashLanesMax>, kLaneHashCount> states,
+          expected;
+      std::array<std::array<HashLane, kHashLanesMax>, kLaneHashCount> lanes;
+      for (size_t hash = 0; hash < kLaneHashCount; ++hash) {
+        for (size_t i = 0; i < counts[hash]; ++i) {
+          for (uint32_t& word : states[hash][i]) word = random();
+          expected[hash][i] = states[hash][i];
+          const size_t offset = random() % (data.size() - blocks * kHashBlockBytes);
+          lanes[hash][i] = {states[hash][i].data(), data.data() + offset};
+          const HashLane lane{expected[hash][i].data(), data.data() + offset};
+          lane_kernels(static_cast<LaneHash>(hash)).front().compress(&lane, blocks);
+        }
+      }
+      kernel.compress(lanes[0].data(), lanes[1].data(), blocks);
+      for (size_t hash = 0; hash < kLaneHashCount; ++hash) {
+        for (size_t i = 0; i < counts[hash]; ++i) {
+          EXPECT_EQ(states[hash][i], expected[hash][i])
+              << hash << " lane " << i << " of " << blocks;
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace basalt::auth
