@@ -26,39 +26,50 @@ void bump(std::atomic<uint64_t>& counter, uint64_t by) {
   counter.store(counter.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
 }
 
-HashPlan::Entry measured(LaneHash hash, const LaneKernel& kernel) {
+// What `compress` of kBlocks blocks of every lane takes, a block.
+template <class Compress>
+double measured(Compress compress) {
   constexpr size_t kBlocks = 64;
   constexpr int kRounds = 8;  // the best counts: a busy machine only makes it slower
   const std::vector<uint8_t> data(kBlocks * kHashBlockBytes, 0x5a);
-  std::array<std::array<uint32_t, 8>, kHashLanesMax> states;
-  states.fill(start_of(hash));
-  std::array<HashLane, kHashLanesMax> lanes;
+  // Lanes of both hashes at most; the start of the one does for the other.
+  std::array<std::array<uint32_t, 8>, 2 * kHashLanesMax> states;
+  states.fill(kSha256Start);
+  std::array<HashLane, 2 * kHashLanesMax> lanes;
   for (size_t i = 0; i < lanes.size(); ++i) lanes[i] = {states[i].data(), data.data()};
   double best_ns = 1e9;
   for (int round = 0; round < kRounds; ++round) {
     const auto start = std::chrono::steady_clock::now();
-    kernel.compress(lanes.data(), kBlocks);
+    compress(lanes.data(), kBlocks);
     const std::chrono::duration<double, std::nano> took = std::chrono::steady_clock::now() - start;
     best_ns = std::min(best_ns, took.count() / kBlocks);
   }
-  return {kernel, std::max(best_ns, 1.0)};
+  return std::max(best_ns, 1.0);
 }
 
 }  // namespace
 
 // --- The plan
 
-HashPlan::HashPlan(std::span<const Entry> md5, std::span<const Entry> sha256)
-    : tables_{make_table(md5), make_table(sha256)} {}
+HashPlan::HashPlan(std::span<const Entry> md5, std::span<const Entry> sha256,
+                   std::span<const JointEntry> joint)
+    : tables_{make_table(md5), make_table(sha256)}, joint_(joint.begin(), joint.end()) {}
 
 HashPlan HashPlan::measure() {
   std::array<std::vector<Entry>, kLaneHashCount> entries;
   for (const LaneHash hash : {LaneHash::kMd5, LaneHash::kSha256}) {
     for (const LaneKernel& kernel : lane_kernels(hash)) {
-      entries[static_cast<size_t>(hash)].push_back(measured(hash, kernel));
+      entries[static_cast<size_t>(hash)].push_back({kernel, measured(kernel.compress)});
     }
   }
-  return HashPlan(entries[0], entries[1]);
+  std::vector<JointEntry> joint;
+  for (const JointKernel& kernel : joint_kernels()) {
+    const double ns = measured([&](const HashLane* lanes, size_t blocks) {
+      kernel.compress(lanes, lanes + kHashLanesMax, blocks);
+    });
+    joint.push_back({kernel, ns});
+  }
+  return HashPlan(entries[0], entries[1], joint);
 }
 
 HashPlan::Table HashPlan::make_table(std::span<const Entry> entries) {
@@ -86,103 +97,199 @@ const HashPlan::Entry& HashPlan::best(LaneHash hash, size_t streams) const {
   return table.best[std::min(streams, table.best.size() - 1)];
 }
 
+double HashPlan::ns_per_block_of_one(LaneHash hash, size_t streams) const {
+  const Entry& entry = best(hash, streams);
+  return entry.ns_per_block / static_cast<double>(std::min<size_t>(streams, entry.kernel.lanes));
+}
+
+const HashPlan::JointEntry* HashPlan::best_joint(size_t md5, size_t sha256) const {
+  const JointEntry* best = nullptr;
+  double best_share = 1;
+  for (const JointEntry& entry : joint_) {
+    if (entry.kernel.md5 > md5 || entry.kernel.sha256 > sha256) continue;
+    const double apart = entry.kernel.md5 * ns_per_block_of_one(LaneHash::kMd5, md5) +
+                         entry.kernel.sha256 * ns_per_block_of_one(LaneHash::kSha256, sha256);
+    if (entry.ns_per_block >= best_share * apart) continue;
+    best_share = entry.ns_per_block / apart;
+    best = &entry;
+  }
+  return best;
+}
+
 // --- The station
 
-HashStation::~HashStation() { BASALT_CHECK(streams_ == 0); }
+HashStation::~HashStation() {
+  for (const Queue& queue : queues_) BASALT_CHECK(queue.open == 0);
+}
+
+void HashStation::link(HashStream& stream) {
+  Queue& in = queue(stream.hash_);
+  stream.in_urgent_ = stream.waiter_ != nullptr;
+  List& list = stream.in_urgent_ ? in.urgent : in.patient;
+  stream.next_ = nullptr;
+  stream.previous_ = list.tail;
+  (list.tail == nullptr ? list.head : list.tail->next_) = &stream;
+  list.tail = &stream;
+}
+
+void HashStation::unlink(HashStream& stream) {
+  Queue& in = queue(stream.hash_);
+  List& list = stream.in_urgent_ ? in.urgent : in.patient;
+  (stream.previous_ == nullptr ? list.head : stream.previous_->next_) = stream.next_;
+  (stream.next_ == nullptr ? list.tail : stream.next_->previous_) = stream.previous_;
+}
 
 void HashStation::enqueue(HashStream& stream) {
-  Queue& in = queue(stream.hash_);
   stream.queued_ = true;
-  stream.next_ = nullptr;
-  stream.previous_ = in.tail;
-  (in.tail == nullptr ? in.head : in.tail->next_) = &stream;
-  in.tail = &stream;
-  ++in.count;
+  link(stream);
+  ++queue(stream.hash_).count;
 }
 
 void HashStation::remove(HashStream& stream) {
-  Queue& in = queue(stream.hash_);
   stream.queued_ = false;
-  (stream.previous_ == nullptr ? in.head : stream.previous_->next_) = stream.next_;
-  (stream.next_ == nullptr ? in.tail : stream.next_->previous_) = stream.previous_;
-  --in.count;
+  unlink(stream);
+  --queue(stream.hash_).count;
 }
 
-void HashStation::run(LaneHash hash, double ns_max) {
-  Queue& in = queue(hash);
-  std::array<HashLane, kHashLanesMax> lanes;
-  std::array<HashStream*, kHashLanesMax> streams;
-  std::array<std::array<uint32_t, 8>, kHashLanesMax> nobody;
-  double ns = 0;
-  while (in.count > 0 && ns < ns_max) {
-    const HashPlan::Entry& choice = plan_.best(hash, in.count);
-    const size_t width = choice.kernel.lanes;
-    size_t blocks = std::max<size_t>(1, static_cast<size_t>((ns_max - ns) / choice.ns_per_block));
-    size_t filled = 0;
-    for (HashStream* stream = in.head; stream != nullptr && filled < width;
+void HashStation::urgency_changed(HashStream& stream) {
+  if (!stream.queued_ || stream.in_urgent_ == (stream.waiter_ != nullptr)) return;
+  unlink(stream);
+  link(stream);
+}
+
+// Takes up to `width` streams, those first that somebody waits for. Returns for how many blocks.
+size_t HashStation::fill(LaneHash hash, size_t width, size_t blocks_max, Filling& filling) {
+  filling.filled = 0;
+  size_t blocks = blocks_max;
+  for (const List* list : {&queue(hash).urgent, &queue(hash).patient}) {
+    for (HashStream* stream = list->head; stream != nullptr && filling.filled < width;
          stream = stream->next_) {
       const Bytes run = stream->next_blocks();  // not empty: it is queued
       blocks = std::min(blocks, run.size() / kHashBlockBytes);
-      streams[filled] = stream;
-      lanes[filled++] = {stream->state_.data(), run.data()};
-    }
-    for (size_t i = filled; i < width; ++i) lanes[i] = {nobody[i].data(), lanes[0].data};
-    choice.kernel.compress(lanes.data(), blocks);
-    ns += static_cast<double>(blocks) * choice.ns_per_block;
-    HashStationStats::PerHash& counters = stats_.hashes[static_cast<size_t>(hash)];
-    bump(counters.bytes, filled * blocks * kHashBlockBytes);
-    bump(counters.lane_blocks, filled * blocks);
-    bump(counters.run_blocks, blocks);
-    for (size_t i = 0; i < filled; ++i) {
-      HashStream& stream = *streams[i];
-      // To the back: with more streams than lanes each gets its turn.
-      remove(stream);
-      stream.consumed(blocks * kHashBlockBytes);
-      stream.pull();
-      stream.answer();
+      filling.streams[filling.filled] = stream;
+      filling.lanes[filling.filled++] = {stream->state_.data(), run.data()};
     }
   }
+  return blocks;
+}
+
+void HashStation::hashed(LaneHash hash, const Filling& filling, size_t blocks) {
+  HashStationStats::PerHash& counters = stats_.hashes[static_cast<size_t>(hash)];
+  bump(counters.bytes, filling.filled * blocks * kHashBlockBytes);
+  bump(counters.lane_blocks, filling.filled * blocks);
+  bump(counters.run_blocks, blocks);
+  for (size_t i = 0; i < filling.filled; ++i) {
+    HashStream& stream = *filling.streams[i];
+    // To the back: with more streams than lanes each gets its turn.
+    remove(stream);
+    stream.consumed(blocks * kHashBlockBytes);
+    stream.pull();
+    stream.answer();
+  }
+}
+
+// One run of the kernel that suits what is queued. How long it took, by the plan.
+double HashStation::run_one(LaneHash hash, double ns_max) {
+  const HashPlan::Entry& choice = plan_.best(hash, queue(hash).count);
+  Filling filling;
+  const size_t blocks =
+      fill(hash, choice.kernel.lanes,
+           std::max<size_t>(1, static_cast<size_t>(ns_max / choice.ns_per_block)), filling);
+  std::array<std::array<uint32_t, 8>, kHashLanesMax> nobody;
+  for (size_t i = filling.filled; i < choice.kernel.lanes; ++i) {
+    filling.lanes[i] = {nobody[i].data(), filling.lanes[0].data};
+  }
+  choice.kernel.compress(filling.lanes.data(), blocks);
+  hashed(hash, filling, blocks);
+  return static_cast<double>(blocks) * choice.ns_per_block;
+}
+
+double HashStation::run_joint(const HashPlan::JointEntry& choice, double ns_max) {
+  Filling md5, sha256;
+  size_t blocks = std::max<size_t>(1, static_cast<size_t>(ns_max / choice.ns_per_block));
+  blocks = fill(LaneHash::kMd5, choice.kernel.md5, blocks, md5);
+  blocks = fill(LaneHash::kSha256, choice.kernel.sha256, blocks, sha256);
+  choice.kernel.compress(md5.lanes.data(), sha256.lanes.data(), blocks);
+  hashed(LaneHash::kMd5, md5, blocks);
+  hashed(LaneHash::kSha256, sha256, blocks);
+  return static_cast<double>(blocks) * choice.ns_per_block;
+}
+
+// Hashes what is queued of one or both, for about `ns_max` each, or until what is left is patient.
+void HashStation::run(bool md5, bool sha256, double ns_max) {
+  double md5_ns = 0, sha256_ns = 0;
+  while (true) {
+    const bool more_md5 = md5 && md5_ns < ns_max && due(LaneHash::kMd5);
+    const bool more_sha256 = sha256 && sha256_ns < ns_max && due(LaneHash::kSha256);
+    if (!more_md5 && !more_sha256) return;
+    if (more_md5 && more_sha256) {
+      const HashPlan::JointEntry* joint =
+          plan_.best_joint(queue(LaneHash::kMd5).count, queue(LaneHash::kSha256).count);
+      if (joint != nullptr) {
+        const double ns = run_joint(*joint, ns_max - std::max(md5_ns, sha256_ns));
+        md5_ns += ns;
+        sha256_ns += ns;
+        continue;
+      }
+    }
+    if (more_md5) {
+      md5_ns += run_one(LaneHash::kMd5, ns_max - md5_ns);
+    } else {
+      sha256_ns += run_one(LaneHash::kSha256, ns_max - sha256_ns);
+    }
+  }
+}
+
+// Is there no reason to wait for more streams?
+bool HashStation::due(LaneHash hash) const {
+  const Queue& in = queue(hash);
+  return in.count > 0 && (alarm_ == nullptr || overdue_ || in.urgent.head != nullptr ||
+                          in.count >= std::min(plan_.enough(hash), in.open));
 }
 
 bool HashStation::poll() {
-  bool any = false;
-  bool skipped = false;
   const bool late = polls_skipped_ >= kPollsSkippedMax;
-  for (const LaneHash hash : {LaneHash::kMd5, LaneHash::kSha256}) {
-    if (queue(hash).count == 0) continue;
-    if (queue(hash).count >= plan_.enough(hash) || late) {
-      run(hash, kRunNsMax);
-      any = true;
-    } else {
-      skipped = true;
-    }
-  }
+  const auto now = [&](LaneHash hash) {
+    return queue(hash).count > 0 && (enough(hash) || (late && due(hash)));
+  };
+  const bool md5 = now(LaneHash::kMd5), sha256 = now(LaneHash::kSha256);
+  const bool skipped = (!md5 && due(LaneHash::kMd5)) || (!sha256 && due(LaneHash::kSha256));
+  if (md5 || sha256) run(md5, sha256, kRunNsMax);
   polls_skipped_ = skipped ? polls_skipped_ + 1 : 0;
-  return any;
+  return md5 || sha256;
 }
 
 bool HashStation::prepare_sleep() {
-  bool any = false;
-  for (const LaneHash hash : {LaneHash::kMd5, LaneHash::kSha256}) {
-    const size_t count = queue(hash).count;
-    if (count == 0) continue;
-    run(hash, count >= plan_.enough(hash) ? kRunNsMax : kFewLanesRunNsMax);
-    any = true;
-  }
   polls_skipped_ = 0;
-  return !any;
+  const bool md5 = due(LaneHash::kMd5), sha256 = due(LaneHash::kSha256);
+  if (md5 || sha256) {
+    const bool full = (!md5 || enough(LaneHash::kMd5)) && (!sha256 || enough(LaneHash::kSha256));
+    run(md5, sha256, full ? kRunNsMax : kFewLanesRunNsMax);
+  }
+  const bool empty = queue(LaneHash::kMd5).count == 0 && queue(LaneHash::kSha256).count == 0;
+  if (empty) overdue_ = false;
+  if (const bool patient = !empty && !overdue_; alarm_ != nullptr && patient != alarm_armed_) {
+    alarm_armed_ = patient;
+    patient ? alarm_->arm() : alarm_->disarm();
+  }
+  return !md5 && !sha256;
+}
+
+void HashStation::ring() {
+  alarm_armed_ = false;
+  overdue_ = queue(LaneHash::kMd5).count > 0 || queue(LaneHash::kSha256).count > 0;
 }
 
 // --- A stream
 
 HashStream::HashStream(HashStation* station, LaneHash hash)
     : station_(station), hash_(hash), state_(start_of(hash)) {
-  if (station_ != nullptr) ++station_->streams_;
+  if (station_ != nullptr) ++station_->queue(hash_).open;
 }
 
 HashStream::~HashStream() {
   clear();
-  if (station_ != nullptr) --station_->streams_;
+  if (station_ != nullptr) --station_->queue(hash_).open;
 }
 
 void HashStream::clear() {
@@ -306,6 +413,7 @@ void HashStream::wait(HashWait& call, uint64_t position) {
   BASALT_CHECK(station_ != nullptr && waiter_ == nullptr && position <= added_);
   waiter_ = &call;
   wait_position_ = position;
+  station_->urgency_changed(*this);
   answer();
 }
 
@@ -315,6 +423,7 @@ void HashStream::answer() {
   if (!queued_ && !finished_ && hashed_ < wait_position_) take_tail();
   if (finished_ ? !done_ : hashed_ < wait_position_) return;
   station_->run_queue_.post(*std::exchange(waiter_, nullptr));
+  station_->urgency_changed(*this);
 }
 
 Digest HashStream::digest() const {

@@ -3,8 +3,17 @@
 // MD5 and SHA-256 of one message cannot be hurried, but those of several can run in the lanes of a
 // vector (auth/hash_lanes.h): 8 messages take hardly longer than one. So an upload does not hash a
 // piece when it arrives; it queues it, and the station hashes what all uploads of the core have
-// queued, when enough lanes are filled or the loop has nothing else to do. One upload alone runs at
-// the speed of OpenSSL, which is what it then uses.
+// queued.
+//
+// When: at once if enough lanes are filled; else when the loop has nothing else to do, and then
+// only if there is no reason to be patient. Patience is what fills lanes when a few uploads are
+// under way: a digest is needed when the disk has the body, which is later than the processor could
+// have it, so until then a stream waits for the others of its core. It ends as soon as
+//   - every open stream has queued something, so that nobody is left to wait for (one upload alone
+//     never waits), or
+//   - somebody waits for a queued stream (HashStream::wait()): it is hashed first, and whoever has
+//     queued something shares the run, or
+//   - the alarm rings, kPatienceMs after patience began, whatever the others do.
 //
 // The core owns one station, gives it to its loop as a poller, and hands it down. Thread: the
 // core's own, for all that is in this file. Nothing is hashed anywhere but inside poll(),
@@ -38,11 +47,19 @@ class HashPlan {
   // Measures every kernel of lane_kernels() (about a millisecond in all). With SHA instructions
   // OpenSSL's single stream beats 8 lanes of SHA-256, and is then the plan for any number.
   static HashPlan measure();
+  struct JointEntry {
+    JointKernel kernel;
+    double ns_per_block = 1;  // of a run over one block of each lane of both
+  };
   // For tests. Not empty; the first has one lane.
-  explicit HashPlan(std::span<const Entry> md5, std::span<const Entry> sha256);
+  explicit HashPlan(std::span<const Entry> md5, std::span<const Entry> sha256,
+                    std::span<const JointEntry> joint = {});
 
   // The kernel that gets most done with `streams` (at least 1) of them.
   const Entry& best(LaneHash hash, size_t streams) const;
+  // For so many streams of both: a kernel whose lanes they fill, and which beats the best ones of
+  // each by itself. Null: there is none.
+  const JointEntry* best_joint(size_t md5, size_t sha256) const;
   // From so many streams on, waiting for more is not worth it: three quarters of the best rate.
   size_t enough(LaneHash hash) const { return tables_[static_cast<size_t>(hash)].enough; }
 
@@ -52,7 +69,9 @@ class HashPlan {
     size_t enough = 1;
   };
   static Table make_table(std::span<const Entry> entries);
+  double ns_per_block_of_one(LaneHash hash, size_t streams) const;
   std::array<Table, kLaneHashCount> tables_;
+  std::vector<JointEntry> joint_;
 };
 
 // What the station did. Read by the metrics, written by the core.
@@ -66,6 +85,15 @@ struct HashStationStats {
   std::array<PerHash, kLaneHashCount> hashes;
 };
 
+// Ends the station's patience: calls HashStation::ring() on the core's thread, once,
+// HashStation::kPatienceMs after it was armed unless it was disarmed.
+class HashAlarm {
+ public:
+  virtual ~HashAlarm() = default;
+  virtual void arm() = 0;
+  virtual void disarm() = 0;
+};
+
 class HashStation final : public Poller {
  public:
   // A call of poll() or prepare_sleep() hashes for about so long.
@@ -75,33 +103,66 @@ class HashStation final : public Poller {
   // So often poll() may leave work for when the loop has nothing else to do.
   static constexpr unsigned kPollsSkippedMax = 16;
 
-  HashStation(RunQueue& run_queue, const HashPlan& plan) : run_queue_(run_queue), plan_(plan) {}
+  // Longer than what a disk usually takes for a body and its flush. Only what nobody waits for
+  // waits so long.
+  static constexpr uint64_t kPatienceMs = 20;
+
+  // Without an alarm (nullptr) it is never patient.
+  HashStation(RunQueue& run_queue, const HashPlan& plan, HashAlarm* alarm = nullptr)
+      : run_queue_(run_queue), plan_(plan), alarm_(alarm) {}
   ~HashStation() override;  // no stream is left
   HashStation(const HashStation&) = delete;
   HashStation& operator=(const HashStation&) = delete;
 
   bool poll() override;
-  // Hashes what is queued, if any; false then, so that the loop looks for further work first.
+  // Hashes what is queued, unless it is patient. False if it did, so that the loop looks for
+  // further work first.
   bool prepare_sleep() override;
+  // What is queued now is hashed without further patience.
+  void ring();
 
   const HashStationStats& stats() const { return stats_; }
 
  private:
   friend class HashStream;
-  struct Queue {
+  struct List {
     HashStream* head = nullptr;
     HashStream* tail = nullptr;
+  };
+  // Streams with blocks to hash. `urgent`: somebody waits for them.
+  struct Queue {
+    List urgent;
+    List patient;
     size_t count = 0;
+    size_t open = 0;  // streams that exist, queued or not
+  };
+  // What a run is made of.
+  struct Filling {
+    std::array<HashLane, kHashLanesMax> lanes;
+    std::array<HashStream*, kHashLanesMax> streams;
+    size_t filled = 0;
   };
   void enqueue(HashStream& stream);
   void remove(HashStream& stream);
-  void run(LaneHash hash, double ns_max);
+  void link(HashStream& stream);
+  void unlink(HashStream& stream);
+  void urgency_changed(HashStream& stream);
+  size_t fill(LaneHash hash, size_t width, size_t blocks_max, Filling& filling);
+  void hashed(LaneHash hash, const Filling& filling, size_t blocks);
+  double run_one(LaneHash hash, double ns_max);
+  double run_joint(const HashPlan::JointEntry& choice, double ns_max);
+  void run(bool md5, bool sha256, double ns_max);
+  bool enough(LaneHash hash) const { return queue(hash).count >= plan_.enough(hash); }
+  bool due(LaneHash hash) const;
   Queue& queue(LaneHash hash) { return queues_[static_cast<size_t>(hash)]; }
+  const Queue& queue(LaneHash hash) const { return queues_[static_cast<size_t>(hash)]; }
 
   RunQueue& run_queue_;
   const HashPlan plan_;
+  HashAlarm* const alarm_;
+  bool alarm_armed_ = false;
+  bool overdue_ = false;  // it rang, and some of what was queued then may still be
   std::array<Queue, kLaneHashCount> queues_;
-  size_t streams_ = 0;
   unsigned polls_skipped_ = 0;
   HashStationStats stats_;
 };
@@ -131,11 +192,12 @@ class HashStream {
   uint64_t added() const { return added_; }
   // The first so many bytes of the message need not be kept.
   uint64_t hashed() const { return hashed_; }
+  bool finished() const { return finished_; }
   bool done() const { return done_; }
 
   // Completes, through the run queue, when hashed() has reached `position` (at most added()), or
   // after finish() when done(). One waiter at a time; the stream is not dropped while it has one.
-  // For a stream with a station.
+  // For a stream with a station, which is not patient with it from now on.
   void wait(HashWait& call, uint64_t position);
 
   Digest digest() const;  // after done()
@@ -172,6 +234,7 @@ class HashStream {
   bool padded_ = false;
   bool done_ = false;
   bool queued_ = false;
+  bool in_urgent_ = false;  // of the two lists, while queued_
   HashStream* next_ = nullptr;
   HashStream* previous_ = nullptr;
   HashWait* waiter_ = nullptr;

@@ -56,6 +56,19 @@ class Observer final : public s3::RequestObserver {
   const bool access_log_;
 };
 
+class HashTimer final : public auth::HashAlarm {
+ public:
+  explicit HashTimer(reactor::Loop& loop)
+      : timer_(loop, [](void* self) { static_cast<HashTimer*>(self)->station->ring(); }, this) {}
+  void arm() override { timer_.arm(auth::HashStation::kPatienceMs); }
+  void disarm() override { timer_.disarm(); }
+
+  auth::HashStation* station = nullptr;  // set before it is armed
+
+ private:
+  reactor::Timer timer_;
+};
+
 struct PromiseCompletion : Completion {
   std::promise<void> promise;
   PromiseCompletion()
@@ -94,7 +107,11 @@ Status CoreThread::build() {
   BASALT_TRY(loop, reactor::Loop::create());
   parts.loop = std::move(loop);
   RunQueue& run_queue = parts.loop->run_queue();
-  parts.hashes = std::make_unique<auth::HashStation>(run_queue, shared_.hash_plan);
+  auto hash_timer = std::make_unique<HashTimer>(*parts.loop);
+  parts.hashes =
+      std::make_unique<auth::HashStation>(run_queue, shared_.hash_plan, hash_timer.get());
+  hash_timer->station = parts.hashes.get();
+  parts.hash_alarm = std::move(hash_timer);
   BASALT_TRY(io, storage::make_io(run_queue, config.io == IoChoice::kThreads));
   parts.io = std::move(io);
   io_name_ = parts.io->name();

@@ -97,6 +97,7 @@ class CoreThread {
 struct CoreThread::Parts {
   std::unique_ptr<reactor::Loop> loop;
   BufferPool buffers;
+  std::unique_ptr<auth::HashAlarm> hash_alarm;
   std::unique_ptr<auth::HashStation> hashes;
   std::unique_ptr<storage::Io> io;
   std::unique_ptr<storage::CoreEngine> core_engine;

@@ -316,7 +316,8 @@ class CheckedBody final : public RequestBody {
       co_return count;
     }
     if (state_ != State::kVerified) {
-      co_await finish_digests();
+      finish_digests();
+      co_await wait_for_digests();
       auto verified = verify();
       if (!verified) co_return failed(std::move(verified.error()));
       state_ = State::kVerified;
@@ -325,6 +326,12 @@ class CheckedBody final : public RequestBody {
   }
 
   bool ended() const override { return state_ == State::kEnded || state_ == State::kVerified; }
+
+  void finish_digests() override {
+    if (state_ == State::kVerified) return;
+    if (md5_ && !md5_->finished()) md5_->finish();
+    if (sha256_ && !sha256_->finished()) sha256_->finish();
+  }
 
   uint64_t hashed() const override {
     uint64_t position = received_;
@@ -374,9 +381,7 @@ class CheckedBody final : public RequestBody {
     return Call<auth::HashWait>([&](auth::HashWait& call) { stream.wait(call, position); });
   }
 
-  Task<void> finish_digests() {
-    if (md5_) md5_->finish();
-    if (sha256_) sha256_->finish();
+  Task<void> wait_for_digests() {
     if (md5_ && !md5_->done()) co_await wait_for(*md5_, received_);
     if (sha256_ && !sha256_->done()) co_await wait_for(*sha256_, received_);
   }

@@ -51,6 +51,10 @@ class RequestBody {
   // Everything has come, framed as it should be: what read() still does is to verify the digests.
   virtual bool ended() const = 0;
 
+  // ended() is true: whoever has something else to do before the read() that verifies tells it
+  // here. The digests then need not be there at once, and are computed in more company.
+  virtual void finish_digests() = 0;
+
   // How many payload bytes are hashed. Bytes that read() gave stay where they are, unchanged, until
   // this has passed them or release() was called.
   virtual uint64_t hashed() const = 0;

@@ -146,9 +146,10 @@ Task<S3Result<NewContent>> store_body(Op& op, Placement placement, auth::Hasher*
   }
   // The disk works while the last bytes are hashed. What does not verify is not recorded.
   auto seal = shards::seal_blob(*sink.writer());
+  body.finish_digests();
+  auto sealed = co_await seal;
   auto verified = co_await body.read(none);
   sink.keep_from(UINT64_MAX);
-  auto sealed = co_await seal;
   if (!verified) co_return std::unexpected(std::move(verified).error());
   if (!sealed) co_return std::unexpected(std::move(sealed).error());
   co_return sink.in_blob(*sealed);

@@ -1,6 +1,7 @@
 // hash_station: digests equal OpenSSL's whatever the lengths, the pieces, their places in memory
 // and the other streams of the core; what a stream says it has hashed is never read again; a
-// dropped stream leaves nothing behind.
+// dropped stream leaves nothing behind. And when it hashes: it waits for company, but for nobody
+// for ever. Time is an alarm in the tests' hands.
 #include "auth/hash_station.h"
 
 #include <gtest/gtest.h>
@@ -20,8 +21,9 @@ Algorithm algorithm_of(LaneHash hash) {
   return hash == LaneHash::kMd5 ? Algorithm::kMd5 : Algorithm::kSha256;
 }
 
-// A plan that uses the widest kernels from two streams on, or never.
-HashPlan plan_with(size_t kernels_max) {
+// A plan that uses the widest kernels from two streams on, or never; and kernels of both hashes
+// whenever it can, or never.
+HashPlan plan_with(size_t kernels_max, bool joint = false) {
   std::array<std::vector<HashPlan::Entry>, kLaneHashCount> entries;
   for (const LaneHash hash : {LaneHash::kMd5, LaneHash::kSha256}) {
     for (const LaneKernel& kernel : lane_kernels(hash)) {
@@ -29,13 +31,36 @@ HashPlan plan_with(size_t kernels_max) {
       if (list.size() < kernels_max) list.push_back({kernel, 100});
     }
   }
-  return HashPlan(entries[0], entries[1]);
+  std::vector<HashPlan::JointEntry> joint_entries;
+  for (const JointKernel& kernel : joint_kernels()) {
+    if (joint) joint_entries.push_back({kernel, 1});
+  }
+  return HashPlan(entries[0], entries[1], joint_entries);
 }
+
+struct FakeAlarm final : HashAlarm {
+  bool armed = false;
+  void arm() override {
+    EXPECT_FALSE(armed);
+    armed = true;
+  }
+  void disarm() override {
+    EXPECT_TRUE(armed);
+    armed = false;
+  }
+};
 
 struct Core {
   RunQueue run_queue;
+  FakeAlarm alarm;
   HashStation station;
-  explicit Core(const HashPlan& plan) : station(run_queue, plan) {}
+  explicit Core(const HashPlan& plan, bool patient = false)
+      : station(run_queue, plan, patient ? &alarm : nullptr) {}
+  void ring() {
+    ASSERT_TRUE(alarm.armed);
+    alarm.armed = false;
+    station.ring();
+  }
   // A turn of a loop with nothing else to do.
   bool turn() {
     bool busy = station.poll();
@@ -107,9 +132,9 @@ struct Upload {
   }
 };
 
-void interleave(const HashPlan& plan, unsigned seed, size_t uploads_count) {
+void interleave(const HashPlan& plan, unsigned seed, size_t uploads_count, bool patient = false) {
   std::mt19937 random(seed);
-  Core core(plan);
+  Core core(plan, patient);
   std::vector<Upload> uploads;
   std::vector<LaneHash> hashes;
   for (size_t i = 0; i < uploads_count; ++i) {
@@ -126,6 +151,7 @@ void interleave(const HashPlan& plan, unsigned seed, size_t uploads_count) {
     for (size_t i = 0; i < uploads.size(); ++i) uploads[random() % uploads.size()].step(random);
     if (random() % 3 == 0) core.station.poll();
     if (random() % 5 == 0) core.station.prepare_sleep();
+    if (core.alarm.armed && random() % 20 == 0) core.ring();
     for (Upload& upload : uploads) upload.free_hashed();
   }
   for (size_t i = 0; i < uploads.size(); ++i) {
@@ -139,6 +165,9 @@ TEST(HashStation, RandomInterleavings) {
   for (const size_t kernels : {1u, 2u, 3u}) {
     const HashPlan plan = plan_with(kernels);
     for (unsigned seed = 0; seed < 6; ++seed) interleave(plan, seed, 1 + seed * 8);
+    for (unsigned seed = 0; seed < 6; ++seed) {
+      interleave(plan_with(kernels, true), seed, 1 + seed * 4, true);
+    }
   }
   interleave(HashPlan::measure(), 99, 20);
 }
@@ -287,6 +316,153 @@ TEST(HashStation, DroppedStreams) {
     EXPECT_EQ(streams[i]->digest(),
               digest(i % 2 == 0 ? Algorithm::kMd5 : Algorithm::kSha256, *memory[i]));
   }
+}
+
+// Bytes of a few uploads, and the streams that hash them.
+struct Few {
+  const std::vector<uint8_t> bytes = std::vector<uint8_t>(100'000, 7);
+  Core core{plan_with(kHashLanesMax), true};
+  std::deque<HashStream> streams;
+  explicit Few(size_t count) {
+    for (size_t i = 0; i < count; ++i) streams.emplace_back(&core.station, LaneHash::kMd5);
+  }
+};
+
+TEST(HashStation, OneUploadAloneNeverWaits) {
+  Few few(1);
+  few.streams[0].add(few.bytes);
+  EXPECT_FALSE(few.core.station.prepare_sleep());
+  EXPECT_GT(few.streams[0].hashed(), 0u);
+  few.core.run();
+  EXPECT_FALSE(few.core.alarm.armed);
+  // Nor does it wait for one of the other hash, or for one that has gone.
+  HashStream other(&few.core.station, LaneHash::kSha256);
+  few.streams.emplace_back(&few.core.station, LaneHash::kMd5);
+  few.streams.pop_back();
+  few.streams[0].add(few.bytes);
+  EXPECT_FALSE(few.core.station.prepare_sleep());
+  EXPECT_GT(few.streams[0].hashed(), few.bytes.size());
+}
+
+TEST(HashStation, AStreamWaitsForTheOthersOfItsCore) {
+  Few few(3);
+  HashStation& station = few.core.station;
+  few.streams[0].add(few.bytes);
+  few.streams[1].add(few.bytes);
+  for (unsigned i = 0; i < 100; ++i) {  // however long the loop turns
+    EXPECT_FALSE(station.poll());
+    EXPECT_TRUE(station.prepare_sleep());
+  }
+  EXPECT_EQ(few.streams[0].hashed(), 0u);
+  EXPECT_TRUE(few.core.alarm.armed);
+  few.streams[2].add(few.bytes);
+  EXPECT_FALSE(station.prepare_sleep());
+  EXPECT_GT(few.streams[0].hashed(), 0u);
+  for (const HashStream& stream : few.streams) {
+    EXPECT_EQ(stream.hashed(), few.streams[0].hashed());
+  }
+  const auto& stats = station.stats().hashes[0];
+  EXPECT_EQ(stats.lane_blocks.load(), 3 * stats.run_blocks.load());
+  few.core.run();
+  EXPECT_EQ(few.streams[2].hashed(), few.bytes.size() / 64 * 64);
+  EXPECT_FALSE(few.core.alarm.armed);  // nothing is left to ring for
+}
+
+// An upload that stalls keeps nobody: whoever needs a digest waits for it, and so gets it.
+TEST(HashStation, AWaiterEndsThePatience) {
+  Few few(3);
+  few.streams[0].add(few.bytes);
+  few.streams[1].add(few.bytes);
+  EXPECT_TRUE(few.core.station.prepare_sleep());
+  few.streams[0].finish();
+  Wait wait;
+  few.streams[0].wait(wait, few.bytes.size());
+  few.core.run();
+  EXPECT_TRUE(wait.ended);
+  EXPECT_TRUE(few.streams[0].done());
+  // The other shared the runs, and has no more said to it.
+  EXPECT_EQ(few.streams[1].hashed(), few.bytes.size() / 64 * 64);
+  EXPECT_EQ(few.streams[2].hashed(), 0u);
+
+  // Once nobody waits the rest is patient again.
+  few.streams[0].clear();
+  few.streams[0].add(few.bytes);
+  few.streams[1].add(few.bytes);
+  EXPECT_TRUE(few.core.station.prepare_sleep());
+  Wait part;
+  few.streams[0].wait(part, 64);
+  EXPECT_FALSE(few.core.station.prepare_sleep());
+  few.core.run_queue.run();
+  EXPECT_TRUE(part.ended);
+  EXPECT_LT(few.streams[0].hashed(), few.bytes.size() / 64 * 64);
+  EXPECT_TRUE(few.core.station.prepare_sleep());
+}
+
+TEST(HashStation, AWaiterInALoopThatNeverRests) {
+  Few few(2);
+  if (plan_with(kHashLanesMax).enough(LaneHash::kMd5) < 2) GTEST_SKIP() << "no lanes";
+  few.streams[0].add(few.bytes);
+  Wait wait;
+  few.streams[0].wait(wait, 64);
+  unsigned polls = 0;
+  while (few.streams[0].hashed() == 0 && polls <= HashStation::kPollsSkippedMax) {
+    few.core.station.poll();
+    ++polls;
+  }
+  few.core.run_queue.run();
+  EXPECT_TRUE(wait.ended);
+}
+
+TEST(HashStation, TheAlarmEndsThePatience) {
+  Few few(2);
+  few.streams[0].add(few.bytes);
+  EXPECT_TRUE(few.core.station.prepare_sleep());
+  few.core.ring();
+  few.core.run();
+  EXPECT_EQ(few.streams[0].hashed(), few.bytes.size() / 64 * 64);
+  EXPECT_FALSE(few.core.alarm.armed);
+  // It rang for what was there, not for ever.
+  few.streams[0].add(few.bytes);
+  EXPECT_TRUE(few.core.station.prepare_sleep());
+  EXPECT_TRUE(few.core.alarm.armed);
+  // The upload that was waited for goes away.
+  few.streams.pop_back();
+  EXPECT_FALSE(few.core.station.prepare_sleep());
+}
+
+// With more streams than lanes those go first that somebody waits for.
+TEST(HashStation, UrgentStreamsFirst) {
+  Core core(plan_with(1), true);
+  const std::vector<uint8_t> bytes(1 << 20, 3);
+  std::deque<HashStream> streams;
+  for (size_t i = 0; i < 4; ++i) {
+    streams.emplace_back(&core.station, LaneHash::kSha256).add(bytes);
+  }
+  Wait wait;
+  streams[2].wait(wait, bytes.size());
+  EXPECT_FALSE(core.station.prepare_sleep());
+  EXPECT_GT(streams[2].hashed(), 0u);
+  EXPECT_EQ(streams[0].hashed(), 0u);
+  while (!wait.ended) ASSERT_TRUE(core.turn());
+  EXPECT_LT(streams[0].hashed() + streams[1].hashed() + streams[3].hashed(), bytes.size());
+  core.run();
+  EXPECT_EQ(streams[0].hashed(), bytes.size());
+}
+
+TEST(HashPlan, TakesBothTogetherWhereThatIsFaster) {
+  const LaneKernel single{"one", 1, nullptr}, eight{"eight", 8, nullptr}, two{"two", 2, nullptr};
+  const std::vector<HashPlan::Entry> md5 = {{single, 94}, {two, 101}, {eight, 127}};
+  const std::vector<HashPlan::Entry> sha256 = {{single, 40}, {two, 45}};
+  const std::vector<HashPlan::JointEntry> joint = {{{"one of each", 1, 1, nullptr}, 102},
+                                                   {{"two of each", 2, 2, nullptr}, 140}};
+  const HashPlan plan(md5, sha256, joint);
+  ASSERT_NE(plan.best_joint(1, 1), nullptr);
+  EXPECT_EQ(plan.best_joint(1, 1)->kernel.name, "one of each");
+  ASSERT_NE(plan.best_joint(2, 2), nullptr);
+  EXPECT_EQ(plan.best_joint(2, 2)->kernel.name, "two of each");
+  EXPECT_EQ(plan.best_joint(8, 8), nullptr);  // 2 x 127 / 8 + 45 is less
+  EXPECT_EQ(plan.best_joint(1, 0), nullptr);
+  EXPECT_EQ(HashPlan(md5, sha256).best_joint(1, 1), nullptr);
 }
 
 TEST(HashPlan, TakesWhatIsFaster) {
