@@ -11,6 +11,8 @@
 
 #include "base/bytes.h"
 
+struct evp_md_ctx_st;
+
 namespace basalt::auth {
 
 enum class Algorithm : uint8_t {
@@ -44,8 +46,12 @@ class Hasher {
   Algorithm algorithm() const;
 
  private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  struct FreeContext {
+    void operator()(evp_md_ctx_st* context) const;
+  };
+  Algorithm algorithm_;
+  uint64_t crc_ = 0;
+  std::unique_ptr<evp_md_ctx_st, FreeContext> context_;  // OpenSSL's; null with CRCs
 };
 
 Digest digest(Algorithm algorithm, Bytes data);
@@ -56,6 +62,8 @@ Digest combine_crc(Algorithm algorithm, const Digest& a, const Digest& b, uint64
 std::array<uint8_t, 32> hmac_sha256(Bytes key, Bytes data);
 
 std::string to_hex(Bytes bytes);
+// The same without an allocation: `out` has room for two digits a byte.
+std::string_view to_hex(Bytes bytes, std::span<char> out);
 std::optional<std::string> from_hex(std::string_view hex);
 std::string to_base64(Bytes bytes);
 std::optional<std::string> from_base64(std::string_view text);  // strict, padded

@@ -115,14 +115,16 @@ class Identity {
   bool anonymous() const { return account_ == nullptr; }
   const Account& account() const { return *account_; }
   std::shared_ptr<const Account> account_ptr() const { return account_; }
-  std::string_view access_key() const { return access_key_; }
+  std::string_view access_key() const {
+    return key_ ? std::string_view(key_->access_key) : std::string_view();
+  }
   bool root() const { return account_ && account_->root; }
 
  private:
   friend class Gate;
   Identity() = default;
   std::shared_ptr<const Account> account_;
-  std::string access_key_;
+  std::shared_ptr<const AccessKey> key_;  // shared, not its name copied: no allocation a request
 };
 
 }  // namespace basalt::auth

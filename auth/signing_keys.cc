@@ -24,6 +24,27 @@ struct Entry {
     OPENSSL_cleanse(secret_key.data(), secret_key.size());
     OPENSSL_cleanse(key.data(), key.size());
   }
+  bool is(std::string_view access_key, std::string_view date, std::string_view region,
+          std::string_view service) const {
+    if (name.size() != access_key.size() + date.size() + region.size() + service.size() + 3) {
+      return false;
+    }
+    std::string_view rest = name;
+    for (const std::string_view part : {access_key, date, region, service}) {
+      if (!rest.starts_with(part)) return false;
+      rest.remove_prefix(part.size());
+      if (rest.empty()) return true;  // the last one: the sizes are equal
+      if (rest.front() != '\0') return false;
+      rest.remove_prefix(1);
+    }
+    return true;
+  }
+  void use(std::string_view secret, std::string_view date, std::string_view region,
+           std::string_view service) {
+    if (!equal_constant_time(as_bytes(secret_key), as_bytes(secret))) {
+      derive(secret, date, region, service);
+    }
+  }
   void derive(std::string_view secret, std::string_view date, std::string_view region,
               std::string_view service) {
     wipe();
@@ -50,6 +71,12 @@ struct SigningKeyCache::Impl {
 
   const Entry& get(std::string_view access_key, std::string_view secret_key, std::string_view date,
                    std::string_view region, std::string_view service) {
+    // Mostly the same key as the last request's.
+    if (!entries.empty() && entries.front().is(access_key, date, region, service)) {
+      Entry& entry = entries.front();
+      entry.use(secret_key, date, region, service);
+      return entry;
+    }
     name.clear();
     name.append(access_key).push_back('\0');
     name.append(date).push_back('\0');
@@ -58,9 +85,7 @@ struct SigningKeyCache::Impl {
     if (const auto found = by_name.find(name); found != by_name.end()) {
       entries.splice(entries.begin(), entries, found->second);
       Entry& entry = entries.front();
-      if (!equal_constant_time(as_bytes(entry.secret_key), as_bytes(secret_key))) {
-        entry.derive(secret_key, date, region, service);
-      }
+      entry.use(secret_key, date, region, service);
       return entry;
     }
     if (entries.size() < kEntriesMax) {

@@ -2,7 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <bitset>
+#include <array>
+#include <cstring>
 #include <utility>
 
 #include "auth/canonical.h"
@@ -31,6 +32,7 @@ AuthError error(AuthFailure failure, std::string detail) {
 // Memory of one thread's requests; at most a few times the head's 32 KiB.
 struct Scratch {
   CanonicalQuery query;
+  SignedHeaders signed_headers;  // 3 KiB that would be zeroed for every request
   std::string canonical_request;
   std::string string_to_sign;
 };
@@ -173,23 +175,13 @@ struct Payload {
   std::array<uint8_t, 32> sha256{};
 };
 
-// from_hex() without its allocation. hex.size() == 64.
-bool decode_hex(std::string_view hex, std::array<uint8_t, 32>& out) {
-  const auto value = [](char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-  };
-  for (size_t i = 0; i < out.size(); ++i) {
-    const int high = value(hex[2 * i]), low = value(hex[2 * i + 1]);
-    if (high < 0 || low < 0) return false;
-    out[i] = static_cast<uint8_t>(high << 4 | low);
-  }
-  return true;
-}
-
 std::expected<Payload, AuthError> parse_payload(std::string_view value) {
   Payload payload;
+  if (value.size() == kSignatureDigits && decode_hex(value, payload.sha256)) {
+    payload.kind = PayloadKind::kSha256;
+    return payload;
+  }
+  payload.sha256.fill(0);
   if (value == kUnsignedPayload) return payload;
   if (value == "STREAMING-UNSIGNED-PAYLOAD-TRAILER") {
     payload.kind = PayloadKind::kStreamingUnsignedTrailer;
@@ -208,12 +200,6 @@ std::expected<Payload, AuthError> parse_payload(std::string_view value) {
         AuthFailure::kInvalidContentSha256,
         "x-amz-content-sha256 names a Signature Version 4A (ECDSA) payload, which this server "
         "does not support; please use STREAMING-AWS4-HMAC-SHA256-PAYLOAD or its -TRAILER form."));
-  }
-  if (value.size() == kSignatureDigits) {
-    if (decode_hex(value, payload.sha256)) {
-      payload.kind = PayloadKind::kSha256;
-      return payload;
-    }
   }
   return std::unexpected(
       error(AuthFailure::kInvalidContentSha256,
@@ -237,33 +223,54 @@ std::optional<std::string> either_case(const CanonicalQuery& query, std::string_
 // that is not there.
 bool build_canonical_request(const RequestView& request, const CanonicalQuery& query,
                              std::string_view left_out, std::span<const std::string_view> names,
-                             std::string_view payload_hash, std::string& out,
+                             std::string_view payload_hash, std::string& text,
                              std::string_view& missing) {
-  out.clear();
-  out.append(request.method).push_back('\n');
-  if (!append_canonical_path(request.path, out)) return false;
-  out.push_back('\n');
-  query.append_to(out, left_out);
-  out.push_back('\n');
-  missing = append_canonical_headers(request.headers, names, out);
-  if (!missing.empty()) return false;
-  out.push_back('\n');
-  for (size_t i = 0; i < names.size(); ++i) {
-    if (i > 0) out.push_back(';');
-    out.append(names[i]);
-  }
-  out.push_back('\n');
-  out.append(payload_hash);
-  return true;
+  // Line ends, ':' and ';' included; each field has a value and at most one ','.
+  size_t bytes_max = request.method.size() + kRecodedMax * request.path.size() +
+                     query.written_bytes_max() + payload_hash.size() + 16;
+  for (const HeaderView& header : request.headers) bytes_max += header.value.size() + 1;
+  for (const std::string_view name : names) bytes_max += 2 * name.size() + 3;
+  bool good = false;
+  text.clear();  // nothing to keep, should it move
+  text.resize_and_overwrite(bytes_max, [&](char* begin, size_t) -> size_t {
+    char* out = write_text(request.method, begin);
+    *out++ = '\n';
+    out = write_canonical_path(request.path, out);
+    if (out == nullptr) return 0;
+    *out++ = '\n';
+    out = query.write_to(out, left_out);
+    *out++ = '\n';
+    out = write_canonical_headers(request.headers, names, out, missing);
+    if (out == nullptr) return 0;
+    *out++ = '\n';
+    for (const std::string_view name : names) {
+      out = write_text(name, out);
+      *out++ = ';';
+    }
+    if (!names.empty()) --out;
+    *out++ = '\n';
+    out = write_text(payload_hash, out);
+    good = true;
+    return static_cast<size_t>(out - begin);
+  });
+  return good;
 }
 
 void build_string_to_sign(std::string_view date_time, std::string_view scope,
-                          std::string_view canonical_request, std::string& out) {
-  out.clear();
-  out.append(kAlgorithmName).push_back('\n');
-  out.append(date_time).push_back('\n');
-  out.append(scope).push_back('\n');
-  out.append(hex_digest(sha256(canonical_request)).view());
+                          std::string_view canonical_request, std::string& text) {
+  text.clear();
+  text.resize_and_overwrite(
+      kAlgorithmName.size() + date_time.size() + scope.size() + kSignatureDigits + 3,
+      [&](char* begin, size_t) -> size_t {
+        char* out = write_text(kAlgorithmName, begin);
+        *out++ = '\n';
+        out = write_text(date_time, out);
+        *out++ = '\n';
+        out = write_text(scope, out);
+        *out++ = '\n';
+        out = write_text(hex_digest(sha256(canonical_request)).view(), out);
+        return static_cast<size_t>(out - begin);
+      });
 }
 
 // The x-amz-* fields that are not signed, joined by ", "; "" if there are none.
@@ -290,7 +297,7 @@ std::string unsigned_headers(std::span<const HeaderView> headers,
 struct Gate::Claim {
   Scope scope;
   std::string_view date_time;
-  SignedHeaders signed_headers;
+  SignedHeaders& signed_headers;
   std::string_view signature;
   std::string_view payload_hash;  // as it stands in the canonical request
   Payload payload;
@@ -353,7 +360,7 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
                   "The request has too many header fields.");
   }
 
-  Claim claim;
+  Claim claim{.signed_headers = scratch().signed_headers};
   std::string credential, signed_headers, signature, date_time,
       payload_hash;  // what the query form decodes to
   int64_t signed_at = 0;
@@ -550,7 +557,7 @@ std::expected<Authenticated, AuthError> Gate::verify(const RequestView& request,
   build_string_to_sign(claim.date_time, claim.scope.text, memory.canonical_request,
                        memory.string_to_sign);
 
-  const std::shared_ptr<const AccessKey> key = identities_.find_key(claim.scope.access_key);
+  std::shared_ptr<const AccessKey> key = identities_.find_key(claim.scope.access_key);
   const std::string_view secret_key = key ? std::string_view(key->secret_key) : kNoSecretKey;
   SigningKeyCache& cache = identities_.signing_keys();
   const HmacSha256& hmac = cache.hmac(key ? claim.scope.access_key : kNoAccessKey, secret_key,
@@ -558,7 +565,7 @@ std::expected<Authenticated, AuthError> Gate::verify(const RequestView& request,
   const HexDigest expected = hex_digest(hmac.sign(memory.string_to_sign));
   const bool equal = equal_constant_time(as_bytes(expected.view()), as_bytes(claim.signature));
 
-  const std::shared_ptr<const Account> account =
+  std::shared_ptr<const Account> account =
       key ? identities_.find_account(key->account_id) : nullptr;
   if (!key || !account) {
     return std::unexpected(
@@ -579,8 +586,6 @@ std::expected<Authenticated, AuthError> Gate::verify(const RequestView& request,
   }
 
   Authenticated result{.identity = Identity()};
-  result.identity.account_ = account;
-  result.identity.access_key_ = claim.scope.access_key;
   result.payload = claim.payload.kind;
   result.payload_sha256 = claim.payload.sha256;
   result.presigned = claim.presigned;
@@ -595,6 +600,8 @@ std::expected<Authenticated, AuthError> Gate::verify(const RequestView& request,
         .seed_signature = std::string(claim.signature),
     };
   }
+  result.identity.account_ = std::move(account);
+  result.identity.key_ = std::move(key);
   return result;
 }
 

@@ -1,0 +1,85 @@
+#include "auth/sha256_ni.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
+
+#include <array>
+
+namespace basalt::auth {
+
+#if defined(__x86_64__)
+namespace {
+
+// FIPS 180-4, 4.2.2.
+alignas(16) constexpr std::array<uint32_t, 64> kRounds = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+
+// The instructions keep the state as {A B E F} and {C D G H} and do two rounds each (Intel SDM,
+// SHA256RNDS2). Four message registers hold the last 16 words; from the fourth group of rounds on
+// each group also makes the next four words.
+__attribute__((target("sha,sse4.1,ssse3"))) void compress(uint32_t* state, const uint8_t* data,
+                                                          size_t blocks) {
+  const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
+  auto* words = reinterpret_cast<__m128i*>(state);
+  const __m128i cdab = _mm_shuffle_epi32(_mm_loadu_si128(words), 0xB1);  // as written high to low
+  const __m128i efgh = _mm_shuffle_epi32(_mm_loadu_si128(words + 1), 0x1B);
+  __m128i abef = _mm_alignr_epi8(cdab, efgh, 8);
+  __m128i cdgh = _mm_blend_epi16(efgh, cdab, 0xF0);
+
+  for (; blocks != 0; --blocks, data += 64) {
+    const __m128i abef_before = abef, cdgh_before = cdgh;
+    std::array<__m128i, 4> message;
+#pragma clang loop unroll(full)
+    for (size_t group = 0; group < 16; ++group) {
+      __m128i& now = message[group % 4];
+      if (group < 4) {
+        now = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data + 16 * group)),
+                               swap);
+      } else {
+        // W[t] = s1(W[t-2]) + W[t-7] + s0(W[t-15]) + W[t-16], four at a time.
+        const __m128i last = message[(group + 3) % 4], before = message[(group + 2) % 4];
+        now = _mm_sha256msg1_epu32(now, message[(group + 1) % 4]);
+        now = _mm_add_epi32(now, _mm_alignr_epi8(last, before, 4));
+        now = _mm_sha256msg2_epu32(now, last);
+      }
+      const __m128i sum = _mm_add_epi32(
+          now, _mm_load_si128(reinterpret_cast<const __m128i*>(kRounds.data() + 4 * group)));
+      cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);
+      abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0E));
+    }
+    abef = _mm_add_epi32(abef, abef_before);
+    cdgh = _mm_add_epi32(cdgh, cdgh_before);
+  }
+
+  const __m128i feba = _mm_shuffle_epi32(abef, 0x1B);
+  const __m128i dchg = _mm_shuffle_epi32(cdgh, 0xB1);
+  _mm_storeu_si128(words, _mm_blend_epi16(feba, dchg, 0xF0));
+  _mm_storeu_si128(words + 1, _mm_alignr_epi8(dchg, feba, 8));
+}
+
+bool has_sha() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (b & (1u << 29)) != 0 &&
+         __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("ssse3");
+}
+
+}  // namespace
+
+Sha256Blocks sha256_ni() { return has_sha() ? compress : nullptr; }
+
+#else
+
+Sha256Blocks sha256_ni() { return nullptr; }
+
+#endif
+
+}  // namespace basalt::auth
