@@ -14,6 +14,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/block_pool.h"
 #include "base/completion.h"
 
 namespace basalt {
@@ -23,7 +24,9 @@ class [[nodiscard]] Task;
 
 namespace detail {
 
-struct PromiseBase {
+// Frames are blocks of the thread's pool (base/block_pool.h): the frames of a request's operations
+// are those of the last one.
+struct PromiseBase : Pooled {
   std::coroutine_handle<> continuation = std::noop_coroutine();
 
   std::suspend_always initial_suspend() noexcept { return {}; }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "base/block_pool.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "shards/generated/messages_generated.h"
@@ -22,6 +23,11 @@ uint64_t handle_of(const void* memory) { return reinterpret_cast<uintptr_t>(memo
 template <class T>
 T* from_handle(uint64_t handle) {
   return reinterpret_cast<T*>(static_cast<uintptr_t>(handle));
+}
+
+// Written by the core's thread only: no locked instruction.
+void count(std::atomic<uint64_t>& counter) {
+  counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
 
 std::string_view text_of(const flatbuffers::Vector<uint8_t>* bytes) {
@@ -53,6 +59,12 @@ struct CoreShards::Slot {
   uint32_t generation = 0;
 };
 
+// A record on its way to the core that asked, which frees it.
+struct CoreShards::SentRecord : Pooled {
+  explicit SentRecord(storage::Record&& sent) : record(std::move(sent)) {}
+  storage::Record record;
+};
+
 // A call of another core that this core carries out.
 struct CoreShards::Served {
   CoreShards* self;
@@ -60,27 +72,7 @@ struct CoreShards::Served {
   fb::Ticket ticket;
 };
 
-struct CoreShards::ServedGet final : GetRequest {
-  Served served;
-  std::string name;
-  ServedGet(Served s, storage::Table table, uint64_t space, std::string_view n)
-      : GetRequest({table, space, {}}), served(s), name(n) {
-    key.name = name;
-    fn = [](Completion& completion) {
-      std::unique_ptr<ServedGet> call(static_cast<ServedGet*>(&completion));
-      Outgoing done{.kind = fb::Kind::Done, .ticket = call->served.ticket};
-      if (call->result) {
-        done.handle = handle_of(new storage::Record(std::move(*call->result)));
-      } else {
-        done.code = static_cast<int16_t>(call->result.error().code);
-        done.detail = call->result.error().detail;
-      }
-      call->served.self->push_or_keep(call->served.from, done);
-    };
-  }
-};
-
-struct CoreShards::ServedApply final : ApplyRequest {
+struct CoreShards::ServedApply final : ApplyRequest, Pooled {
   Served served;
   ServedApply(Served s, const ApplyRequest& asked)
       : ApplyRequest(asked.preconditions, asked.mutations, asked.body, asked.reclaiming),
@@ -180,7 +172,7 @@ unsigned CoreShards::shard_of(uint64_t space, std::string_view object_key) const
 template <class Request>
 bool CoreShards::start_local(unsigned shard, Request& request) {
   if (owner(shard) != parts_.core) return false;
-  stats_.local_calls.fetch_add(1, std::memory_order_relaxed);
+  count(stats_.local_calls);
   storage::MetaShard& host = local(shard);
   if constexpr (std::is_same_v<Request, ApplyRequest>) {
     host.apply(request);
@@ -211,14 +203,14 @@ void CoreShards::send_call(unsigned core, Request& request, const Outgoing& mess
     Outgoing ticketed = message;
     ticketed.ticket = fb::Ticket(slot->index, slot->generation);
     if (try_push(core, ticketed)) {
-      stats_.remote_calls.fetch_add(1, std::memory_order_relaxed);
+      count(stats_.remote_calls);
       return;
     }
     ++slot->generation;
     free_slots_.push_back(slot->index);
     --calls_in_flight_;
   }
-  stats_.refused_full.fetch_add(1, std::memory_order_relaxed);
+  count(stats_.refused_full);
   request.result = fail(Code::kBusy, "the queue to another core is full");
   parts_.run_queue.post(request);
 }
@@ -262,7 +254,7 @@ void CoreShards::start(ControlRequest& request) {
 std::optional<Result<storage::Record>> CoreShards::get_now(unsigned shard,
                                                            const storage::KeyView& key) {
   if (owner(shard) != parts_.core) return std::nullopt;
-  stats_.local_calls.fetch_add(1, std::memory_order_relaxed);
+  count(stats_.local_calls);
   return local(shard).get_now(key);
 }
 
@@ -384,28 +376,37 @@ void CoreShards::receive(unsigned from, Bytes frame) {
   const unsigned shard = message.shard();
   switch (message.kind()) {
     case fb::Kind::Get: {
-      auto* call = new ServedGet(served, static_cast<storage::Table>(message.table()),
-                                 message.space(), text_of(message.name()));
-      stats_.served_calls.fetch_add(1, std::memory_order_relaxed);
-      local(shard).get(*call);
+      // A look-up never waits: it is answered from here, its key read where it lies in the ring.
+      count(stats_.served_calls);
+      auto result = local(shard).get_now({.table = static_cast<storage::Table>(message.table()),
+                                          .space = message.space(),
+                                          .name = text_of(message.name())});
+      Outgoing done{.kind = fb::Kind::Done, .ticket = served.ticket};
+      if (result) {
+        done.handle = handle_of(new SentRecord(std::move(*result)));
+      } else {
+        done.code = static_cast<int16_t>(result.error().code);
+        done.detail = result.error().detail;
+      }
+      push_or_keep(from, done);
       return;
     }
     case fb::Kind::Apply: {
       auto* call = new ServedApply(served, *from_handle<ApplyRequest>(message.handle()));
-      stats_.served_calls.fetch_add(1, std::memory_order_relaxed);
+      count(stats_.served_calls);
       local(shard).apply(*call);
       return;
     }
     case fb::Kind::Scan: {
       auto* call = new ServedScan(served, *from_handle<storage::ScanOptions>(message.handle()));
-      stats_.served_calls.fetch_add(1, std::memory_order_relaxed);
+      count(stats_.served_calls);
       local(shard).scan(*call);
       return;
     }
     case fb::Kind::Seal: {
       auto* call = new ServedSeal(served, static_cast<SealRequest::Action>(message.action()),
                                   message.space());
-      stats_.served_calls.fetch_add(1, std::memory_order_relaxed);
+      count(stats_.served_calls);
       local(shard).seal(*call);
       return;
     }
@@ -450,8 +451,8 @@ void CoreShards::receive_done(const fb::Message& message) {
     case fb::Kind::Get: {
       auto& request = static_cast<GetRequest&>(completion);
       if (good) {
-        std::unique_ptr<storage::Record> record(from_handle<storage::Record>(message.handle()));
-        request.result = std::move(*record);
+        std::unique_ptr<SentRecord> sent(from_handle<SentRecord>(message.handle()));
+        request.result = std::move(sent->record);
       } else {
         request.result = error();
       }

@@ -68,7 +68,7 @@ class CoreShards final : public Client, public Poller {
 
  private:
   struct Served;
-  struct ServedGet;
+  struct SentRecord;
   struct ServedApply;
   struct ServedScan;
   struct ServedSeal;

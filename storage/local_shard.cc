@@ -174,18 +174,36 @@ void LocalShard::apply(ApplyRequest& request) {
   for (const fb::Mutation* mutation : *(*batch)->mutations()) {
     const KeyView key = key_of(*mutation);
     const FullKey full_key(key);
-    auto at = pending_keys_.find(full_key.view());
-    if (at == pending_keys_.end())
-      at = pending_keys_.emplace(std::string(full_key.view()), PendingKey()).first;
-    PendingKey& state = at->second;
+    PendingKey& state = pending_key(full_key.view());
     state.last = &pending;
     state.exists = mutation->action() == fb::Action::Put;
     state.seq = pending.lsn;
     state.tag.assign(state.exists ? tag_of(*mutation->record()) : std::string_view());
     if (!state.exists) continue;
-    if (is_object_table(key.table)) ++pending_spaces_[key.space].objects;
-    if (is_upload_table(key.table)) ++pending_spaces_[key.space].uploads;
+    if (is_object_table(key.table)) ++pending_space(key.space).objects;
+    if (is_upload_table(key.table)) ++pending_space(key.space).uploads;
   }
+}
+
+LocalShard::PendingKey& LocalShard::pending_key(std::string_view full_key) {
+  const auto found = pending_keys_.find(full_key);
+  if (found != pending_keys_.end()) return found->second;
+  if (spare_keys_.empty()) return pending_keys_.emplace(full_key, PendingKey()).first->second;
+  auto node = std::move(spare_keys_.back());
+  spare_keys_.pop_back();
+  node.key().assign(full_key);
+  return pending_keys_.insert(std::move(node)).position->second;
+}
+
+LocalShard::PendingSpace& LocalShard::pending_space(uint64_t space) {
+  const auto found = pending_spaces_.find(space);
+  if (found != pending_spaces_.end()) return found->second;
+  if (spare_spaces_.empty()) return pending_spaces_[space];
+  auto node = std::move(spare_spaces_.back());
+  spare_spaces_.pop_back();
+  node.key() = space;
+  node.mapped() = {};
+  return pending_spaces_.insert(std::move(node)).position->second;
 }
 
 void LocalShard::appended(Completion& completion) {
@@ -203,7 +221,8 @@ void LocalShard::finish(Pending& pending) {
     const KeyView key = key_of(*mutation);
     if (const auto at = pending_keys_.find(FullKey(key).view());
         at != pending_keys_.end() && at->second.last == &pending) {
-      pending_keys_.erase(at);
+      auto node = pending_keys_.extract(at);
+      if (spare_keys_.size() < kSparesMax) spare_keys_.push_back(std::move(node));
     }
     if (mutation->action() != fb::Action::Put) continue;
     const bool object = is_object_table(key.table);
@@ -211,7 +230,10 @@ void LocalShard::finish(Pending& pending) {
     const auto space = pending_spaces_.find(key.space);
     BASALT_CHECK(space != pending_spaces_.end());
     --(object ? space->second.objects : space->second.uploads);
-    if (space->second.objects == 0 && space->second.uploads == 0) pending_spaces_.erase(space);
+    if (space->second.objects == 0 && space->second.uploads == 0) {
+      auto node = pending_spaces_.extract(space);
+      if (spare_spaces_.size() < kSparesMax) spare_spaces_.push_back(std::move(node));
+    }
   }
   if (pending.result) {
     state_.insert(batch, pending.lsn, request.body, pending.body_ref);

@@ -56,6 +56,11 @@ class LocalShard final : public MetaShard {
     using is_transparent = void;
     size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
   };
+  // Puts under way, by space (tables kCurrent to kPart): seal and purge must see them.
+  struct PendingSpace {
+    size_t objects = 0;  // kCurrent, kVersion
+    size_t uploads = 0;  // kUpload, kPart
+  };
   struct Purge;
 
   Status admit(const ApplyRequest& request, const fb::MutationBatch& batch);
@@ -63,6 +68,8 @@ class LocalShard final : public MetaShard {
   Status check_preconditions(ApplyRequest& request, Pending*& cause);
   static void appended(Completion& completion);
   void finish(Pending& pending);
+  PendingKey& pending_key(std::string_view full_key);
+  PendingSpace& pending_space(uint64_t space);
   void advance(Purge& purge);
   void advance_waiting_purges();
   Status do_seal(uint64_t space);
@@ -75,13 +82,14 @@ class LocalShard final : public MetaShard {
   bool stopping_ = false;
   size_t pending_applies_ = 0;
   size_t waiting_applies_ = 0;  // refused, see Pending::waiting
-  std::unordered_map<std::string, PendingKey, TextHash, std::equal_to<>> pending_keys_;
-  // Puts under way, by space (tables kCurrent to kPart): seal and purge must see them.
-  struct PendingSpace {
-    size_t objects = 0;  // kCurrent, kVersion
-    size_t uploads = 0;  // kUpload, kPart
-  };
-  std::unordered_map<uint64_t, PendingSpace> pending_spaces_;
+  using PendingKeys = std::unordered_map<std::string, PendingKey, TextHash, std::equal_to<>>;
+  PendingKeys pending_keys_;
+  // Nodes and their strings are used again: at most kSparesMax of each.
+  static constexpr size_t kSparesMax = 256;
+  std::vector<PendingKeys::node_type> spare_keys_;
+  using PendingSpaces = std::unordered_map<uint64_t, PendingSpace>;
+  PendingSpaces pending_spaces_;
+  std::vector<PendingSpaces::node_type> spare_spaces_;
   std::vector<std::unique_ptr<Pending>> free_;
   std::unordered_set<uint64_t> sealed_;
   std::vector<std::unique_ptr<Purge>> purges_;

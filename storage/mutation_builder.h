@@ -4,6 +4,7 @@
 
 #include <flatbuffers/flatbuffers.h>
 
+#include <array>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -32,8 +33,13 @@ class MutationBuilder {
   void clear();
 
  private:
+  void add(flatbuffers::Offset<void> mutation);
+
   flatbuffers::FlatBufferBuilder builder_;
-  std::vector<flatbuffers::Offset<void>> mutations_;
+  // Most batches have one or two.
+  std::array<flatbuffers::Offset<void>, 4> few_;
+  std::vector<flatbuffers::Offset<void>> many_;  // all of them, once there are more
+  size_t count_ = 0;
   bool finished_ = false;
 };
 

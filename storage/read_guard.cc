@@ -1,17 +1,18 @@
 #include "storage/read_guard.h"
 
+#include "base/block_pool.h"
 #include "base/check.h"
 
 namespace basalt::storage {
 
-class GuardEpochs::Guard final : public ReadGuard {
+class GuardEpochs::Guard final : public ReadGuard, public Pooled {
  public:
   Guard(Core& core, Node& node) : core_(core), node_(node) {}
   ~Guard() override {
     if (--node_.count > 0 || &node_ != &core_.nodes.front()) return;
-    while (!core_.nodes.empty() && core_.nodes.front().count == 0) core_.nodes.pop_front();
-    core_.oldest.store(core_.nodes.empty() ? UINT64_MAX : core_.nodes.front().epoch,
-                       std::memory_order_seq_cst);
+    while (core_.nodes.size() > 1 && core_.nodes.front().count == 0) core_.nodes.pop_front();
+    const Node& front = core_.nodes.front();  // the last one stays for the next guard
+    core_.oldest.store(front.count == 0 ? UINT64_MAX : front.epoch, std::memory_order_seq_cst);
   }
 
  private:
@@ -29,8 +30,9 @@ std::unique_ptr<ReadGuard> GuardEpochs::take(unsigned core_number) {
   BASALT_CHECK(core_number < cores_.size());
   Core& core = *cores_[core_number];
   uint64_t epoch = epoch_.load(std::memory_order_seq_cst);
-  if (core.nodes.empty()) {
-    core.nodes.push_back({epoch, 0});
+  if (core.nodes.empty() || (core.nodes.size() == 1 && core.nodes.back().count == 0)) {
+    core.nodes.resize(1);
+    core.nodes.back() = {epoch, 0};
     core.oldest.store(epoch, std::memory_order_seq_cst);
   } else if (core.nodes.back().epoch != epoch) {
     core.nodes.push_back({epoch, 0});

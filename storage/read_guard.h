@@ -40,7 +40,9 @@ class GuardEpochs {
   };
   struct alignas(64) Core {
     std::atomic<uint64_t> oldest{UINT64_MAX};
-    std::deque<Node> nodes;  // by epoch; pushing and popping at the ends keeps references valid
+    // By epoch; pushing and popping at the ends keeps references valid. One without guards may be
+    // left over for the next.
+    std::deque<Node> nodes;
   };
 
   std::atomic<uint64_t> epoch_{1};

@@ -8,9 +8,9 @@ Record::Record(const RecordView& view) : view_(view) {
   const size_t blob_bytes = view.blobs.size_bytes();
   const size_t total = blob_bytes + view.tag.size() + view.meta.size() + view.inline_body.size();
   if (total == 0) return;
-  // The blobs go first: they need the alignment that operator new gives.
-  bytes_ = std::make_unique_for_overwrite<uint8_t[]>(total);
-  uint8_t* at = bytes_.get();
+  // The blobs go first: they need the alignment that a block has.
+  bytes_ = BlockBytes(total);
+  uint8_t* at = bytes_.data();
   const auto copy = [&at](const void* from, size_t size) {
     uint8_t* start = at;
     if (size != 0) std::memcpy(at, from, size);

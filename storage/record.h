@@ -2,11 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string_view>
 #include <utility>
 
+#include "base/block_pool.h"
 #include "base/bytes.h"
 #include "storage/types.h"
 
@@ -35,7 +35,7 @@ class Record {
   // Copies everything the view shows into one allocation.
   explicit Record(const RecordView& view);
   // Takes the memory that the view points into.
-  Record(std::unique_ptr<uint8_t[]> bytes, const RecordView& view)
+  Record(BlockBytes bytes, const RecordView& view)
       : bytes_(std::move(bytes)), view_(view) {}
   Record(Record&&) noexcept = default;
   Record& operator=(Record&&) noexcept = default;
@@ -44,7 +44,7 @@ class Record {
   const RecordView* operator->() const { return &view_; }
 
  private:
-  std::unique_ptr<uint8_t[]> bytes_;
+  BlockBytes bytes_;
   RecordView view_;
 };
 

@@ -123,9 +123,9 @@ Result<Record> ShardState::get(const KeyView& key) {
   const FullKey full_key(key);
   const auto from = [&](Bytes value) -> Result<Record> {
     // The copy of the value is the memory of the record.
-    auto bytes = std::make_unique_for_overwrite<uint8_t[]>(value.size());
-    std::memcpy(bytes.get(), value.data(), value.size());
-    auto view = decode_record(key, {bytes.get(), value.size()});
+    BlockBytes bytes(value.size());
+    std::memcpy(bytes.data(), value.data(), value.size());
+    auto view = decode_record(key, {bytes.data(), value.size()});
     if (!view) {
       log_error(
           "a record fails its check",

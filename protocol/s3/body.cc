@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "base/block_pool.h"
 #include "base/check.h"
 
 namespace basalt::s3 {
@@ -262,7 +263,7 @@ S3Result<uint64_t> payload_length(const http::RequestHead& head, PayloadKind kin
   return *length;
 }
 
-class CheckedBody final : public RequestBody {
+class CheckedBody final : public RequestBody, public Pooled {
  public:
   CheckedBody(session::Exchange& exchange, uint64_t length, Promises promises,
               const auth::Authenticated& auth, bool wants_md5, auth::HashStation* station)

@@ -1,6 +1,9 @@
 #include "protocol/s3/object_meta.h"
 
 #include <algorithm>
+#include <array>
+
+#include "storage/pool_allocator.h"
 
 #include "base/flat_view.h"
 
@@ -19,14 +22,15 @@ flatbuffers::Offset<flatbuffers::String> optional_text(Builder& builder, std::st
 
 PairsOffset encode_pairs(Builder& builder, const std::vector<NameValue>& pairs) {
   if (pairs.empty()) return 0;
-  std::vector<flatbuffers::Offset<fb::Pair>> offsets;
-  offsets.reserve(pairs.size());
-  for (const NameValue& pair : pairs) {
-    const auto name = builder.CreateString(pair.name);
-    const auto value = builder.CreateString(pair.value);
-    offsets.push_back(fb::CreatePair(builder, name, value));
+  std::array<flatbuffers::Offset<fb::Pair>, 8> few;
+  std::vector<flatbuffers::Offset<fb::Pair>> many(pairs.size() <= few.size() ? 0 : pairs.size());
+  flatbuffers::Offset<fb::Pair>* const offsets = many.empty() ? few.data() : many.data();
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    const auto name = builder.CreateString(pairs[i].name);
+    const auto value = builder.CreateString(pairs[i].value);
+    offsets[i] = fb::CreatePair(builder, name, value);
   }
-  return builder.CreateVector(offsets);
+  return builder.CreateVector(offsets, pairs.size());
 }
 
 flatbuffers::Offset<flatbuffers::Vector<uint8_t>> encode_digest(Builder& builder,
@@ -94,13 +98,13 @@ Result<ListedObject> ListedObject::open(Bytes meta) {
 }
 
 EncodedMeta encode_object(const ObjectFields& object) {
-  Builder builder(kInitialBytes);
+  Builder builder(kInitialBytes, storage::PoolAllocator::shared());
   builder.Finish(build_object(builder, object));
   return EncodedMeta(builder.Release());
 }
 
 EncodedMeta encode_upload(const UploadFields& upload) {
-  Builder builder(kInitialBytes);
+  Builder builder(kInitialBytes, storage::PoolAllocator::shared());
   const auto object = build_object(builder, upload.object);
   const auto initiator = optional_text(builder, upload.initiator);
   const uint8_t algorithm =
@@ -111,7 +115,7 @@ EncodedMeta encode_upload(const UploadFields& upload) {
 }
 
 EncodedMeta encode_part(int64_t modified_ms, const std::optional<auth::Digest>& checksum) {
-  Builder builder(256);
+  Builder builder(256, storage::PoolAllocator::shared());
   flatbuffers::Offset<flatbuffers::Vector<uint8_t>> value;
   if (checksum) value = encode_digest(builder, *checksum);
   builder.Finish(fb::CreateUploadedPart(builder, modified_ms, value));

@@ -36,6 +36,13 @@ void append_number(std::string& out, uint64_t value) {
   out.append(digits.data(), end);
 }
 
+// For a value that is put together; valid until the next call. Keeps its memory.
+std::string& scratch() {
+  thread_local std::string text;
+  text.clear();
+  return text;
+}
+
 std::string_view stored_header(const fb::Object& object, std::string_view name) {
   for (size_t i = 0; i < count_of(object.headers()); ++i) {
     const fb::Pair* pair = object.headers()->Get(static_cast<flatbuffers::uoffset_t>(i));
@@ -47,8 +54,7 @@ std::string_view stored_header(const fb::Object& object, std::string_view name) 
 }  // namespace
 
 void add_etag(http::ResponseHead& head, std::string_view etag) {
-  std::string quoted;
-  quoted.reserve(etag.size() + 2);
+  std::string& quoted = scratch();
   quoted += '"';
   quoted += etag;
   quoted += '"';
@@ -56,7 +62,7 @@ void add_etag(http::ResponseHead& head, std::string_view etag) {
 }
 
 void add_last_modified(http::ResponseHead& head, int64_t modified_ms) {
-  std::string date;
+  std::string& date = scratch();
   http::append_http_date(modified_ms, date);
   head.add("Last-Modified", date);
 }

@@ -1,4 +1,5 @@
 // PutObject: https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
+#include <array>
 #include <optional>
 
 #include "protocol/s3/body.h"
@@ -30,7 +31,8 @@ Task<S3Result<Reply>> put_object(Op& op) {
   body.want(body.announced().value_or(kDefaultChecksum));
   CO_TRY(content, store_body(op, Placement::kInlineIfSmall, nullptr));
 
-  const std::string etag = auth::to_hex(body.md5().view());
+  std::array<char, 32> digits;
+  const std::string_view etag = auth::to_hex(body.md5().view(), digits);
   fields.modified_ms = op.services.clock.wall_ms();
   if (const auto checksum = body.checksum())
     fields.checksum = StoredChecksum{checksum->algorithm, true, checksum->value};
