@@ -1,9 +1,11 @@
 #!/usr/bin/python3
-"""Counts the instructions of the hottest paths and compares them with counts.json.
+"""Counts the instructions and the heap allocations of the hottest paths and compares them with counts.json.
 
-  tools/dev test instructions      compares: more than 3 % above what is recorded fails
+  tools/dev test instructions      compares: more than 3 % above what is recorded fails, and so does one allocation more
   tools/dev instructions           prints the counts
   tools/dev instructions --update  records them
+
+Allocations are every malloc and operator new of any library (counting_allocator.cc), of the thread that makes the request.
 
 basalt-paths (basalt_paths.cc) runs each path in one thread without sockets, clocks or flushes; callgrind counts. The cost of one
 request is the difference between 2 N and N requests, divided by N: start-up and warm-up fall out. So the result is the same on a busy
@@ -24,6 +26,8 @@ from harness.server import build_dir, fresh_dir  # noqa: E402
 
 RECORD = pathlib.Path(__file__).with_name("counts.json")
 TOLERANCE = 0.03
+# A table that grows now and then is a fraction of an allocation a request; a new one is a whole.
+ALLOCATIONS_TOLERANCE = 0.5
 SKIPPED = 77
 
 
@@ -59,7 +63,26 @@ def surroundings(said):
     return {"compiler": said["compiler"], "build": build, "machine": platform.machine(), "cpu_as_valgrind_shows_it": said["cpu"]}
 
 
-def compare(recorded, here, counts):
+def allocations_of(said):
+    return {name: entry["allocations"] for name, entry in said["paths"].items()}
+
+
+def compare_allocations(recorded, allocations):
+    """Whether all is well."""
+    good = True
+    for name in sorted({*allocations, *recorded}):
+        now, before = allocations.get(name), recorded.get(name)
+        if now is None or before is None:
+            print(f"FAILED  {name}: allocations {'not measured' if now is None else 'not recorded'}")
+            good = False
+            continue
+        verdict = "FAILED" if now > before + ALLOCATIONS_TOLERANCE else "fewer" if now < before - ALLOCATIONS_TOLERANCE else "ok"
+        good &= verdict != "FAILED"
+        print(f"{verdict:7} {name:10} {now:>10.2f} allocations a request, recorded {before:.2f}")
+    return good
+
+
+def compare(recorded, here, counts, allocations):
     differs = [f"{key} is {here[key]}, recorded with {recorded['with'].get(key)}" for key in here if recorded["with"].get(key) != here[key]]
     if differs:
         print("SKIPPED: the instruction counts were recorded elsewhere and say nothing here: " + "; ".join(differs))
@@ -77,6 +100,9 @@ def compare(recorded, here, counts):
         failed |= verdict == "FAILED"
         faster |= verdict == "faster"
         print(f"{verdict:7} {name:10} {now:>10} instructions a request, recorded {before} ({change:+.1%})")
+    if not compare_allocations(recorded["allocations"], allocations):
+        print("a path asks for memory more often than recorded: tools/dev profile OP --callgrind shows who calls operator new")
+        return 1
     if failed:
         print(f"a path costs more than {TOLERANCE:.0%} more than recorded: find out why (tools/dev profile), or, if it is meant, record it "
               "with tools/dev instructions --update in the commit that says why")
@@ -100,7 +126,7 @@ def main():
         shutil.rmtree(scratch, ignore_errors=True)
     here = surroundings(said)
     if args.update:
-        RECORD.write_text(json.dumps({"with": here, "instructions": counts}, indent=1) + "\n")
+        RECORD.write_text(json.dumps({"with": here, "instructions": counts, "allocations": allocations_of(said)}, indent=1) + "\n")
     if args.update or args.print:
         for name, instructions in counts.items():
             print(f"{name:10} {instructions:>10} instructions, {said['paths'][name]['allocations']:.2f} allocations a request")
@@ -108,7 +134,7 @@ def main():
     if not RECORD.exists():
         print(f"FAILED: {RECORD} is missing: tools/dev instructions --update")
         return 1
-    return compare(json.loads(RECORD.read_text()), here, counts)
+    return compare(json.loads(RECORD.read_text()), here, counts, allocations_of(said))
 
 
 if __name__ == "__main__":
