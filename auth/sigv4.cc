@@ -29,18 +29,6 @@ AuthError error(AuthFailure failure, std::string detail) {
   return {failure, std::move(detail), {}, {}};
 }
 
-// Memory of one thread's requests; at most a few times the head's 32 KiB.
-struct Scratch {
-  CanonicalQuery query;
-  SignedHeaders signed_headers;  // 3 KiB that would be zeroed for every request
-  std::string canonical_request;
-  std::string string_to_sign;
-};
-Scratch& scratch() {
-  thread_local Scratch of_this_thread;
-  return of_this_thread;
-}
-
 // The header fields the gate reads itself.
 struct KnownHeaders {
   std::string_view authorization, date, amz_date, content_sha256, security_token;
@@ -170,6 +158,35 @@ const char* parse_authorization(std::string_view rest, AuthorizationParts& parts
   return nullptr;
 }
 
+// An Authorization header taken apart. A client's requests of a day differ in its end only, the
+// signature: what stands before it is parsed once, and then compared.
+struct Authorization {
+  std::string text;         // what the views below point into
+  size_t prefix_bytes = 0;  // up to "Signature="; 0: the signature is not the last component, or
+                            // the text is not good
+  Scope scope;
+  SignedHeaders signed_headers;
+
+  bool begins(std::string_view other) const {
+    const std::string_view prefix(text.data(), prefix_bytes);
+    return prefix_bytes != 0 && other.size() > prefix_bytes && other.starts_with(prefix) &&
+           other.find(',', prefix_bytes) == std::string_view::npos;
+  }
+};
+
+// Memory of one thread's requests; at most a few times the head's 32 KiB.
+struct Scratch {
+  CanonicalQuery query;
+  Authorization authorization;
+  SignedHeaders signed_headers;  // of presigned ones: 3 KiB that would be zeroed for every request
+  std::string canonical_request;
+  std::string string_to_sign;
+};
+Scratch& scratch() {
+  thread_local Scratch of_this_thread;
+  return of_this_thread;
+}
+
 struct Payload {
   PayloadKind kind = PayloadKind::kUnsigned;
   std::array<uint8_t, 32> sha256{};
@@ -297,7 +314,7 @@ std::string unsigned_headers(std::span<const HeaderView> headers,
 struct Gate::Claim {
   Scope scope;
   std::string_view date_time;
-  SignedHeaders& signed_headers;
+  SignedHeaders* signed_headers = nullptr;
   std::string_view signature;
   std::string_view payload_hash;  // as it stands in the canonical request
   Payload payload;
@@ -360,7 +377,7 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
                   "The request has too many header fields.");
   }
 
-  Claim claim{.signed_headers = scratch().signed_headers};
+  Claim claim;
   std::string credential, signed_headers, signature, date_time,
       payload_hash;  // what the query form decodes to
   int64_t signed_at = 0;
@@ -379,13 +396,26 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
                     "AWS4-HMAC-SHA256.");
     }
     if (space == std::string_view::npos) return malformed("the Credential is missing.");
-    AuthorizationParts parts;
-    if (const char* what = parse_authorization(text.substr(space + 1), parts))
-      return malformed(what);
-    if (const char* what = parse_credential(parts.credential, claim.scope)) return malformed(what);
-    if (const char* what = claim.signed_headers.parse(parts.signed_headers))
-      return malformed(std::string(what) + ".");
-    claim.signature = parts.signature;
+    Authorization& known_one = scratch().authorization;
+    if (known_one.begins(text)) {
+      claim.signature = text.substr(known_one.prefix_bytes);
+    } else {
+      known_one.prefix_bytes = 0;
+      known_one.text.assign(text);
+      const std::string_view kept = known_one.text;
+      AuthorizationParts parts;
+      if (const char* what = parse_authorization(kept.substr(space + 1), parts))
+        return malformed(what);
+      if (const char* what = parse_credential(parts.credential, known_one.scope))
+        return malformed(what);
+      if (const char* what = known_one.signed_headers.parse(parts.signed_headers))
+        return malformed(std::string(what) + ".");
+      claim.signature = parts.signature;
+      if (claim.signature.data() + claim.signature.size() == kept.data() + kept.size())
+        known_one.prefix_bytes = kept.size() - claim.signature.size();
+    }
+    claim.scope = known_one.scope;
+    claim.signed_headers = &known_one.signed_headers;
 
     if (known.amz_date_count > 1) return malformed("x-amz-date is given more than once.");
     const auto missing_date = [&] {
@@ -454,7 +484,8 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
       return malformed(fmt::format("Error parsing the X-Amz-Credential parameter; {}", what));
     }
     signed_headers = *query.value("X-Amz-SignedHeaders");
-    if (const char* what = claim.signed_headers.parse(signed_headers)) {
+    claim.signed_headers = &scratch().signed_headers;
+    if (const char* what = claim.signed_headers->parse(signed_headers)) {
       return malformed(fmt::format("Error parsing the X-Amz-SignedHeaders parameter; {}.", what));
     }
     signature = *query.value("X-Amz-Signature");
@@ -496,7 +527,7 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
       payload_hash = *hash_in_query;
       claim.payload_hash = payload_hash;
     }
-    if (known.content_sha256_count == 1 && claim.signed_headers.contains("x-amz-content-sha256")) {
+    if (known.content_sha256_count == 1 && claim.signed_headers->contains("x-amz-content-sha256")) {
       if (hash_in_query && *hash_in_query != known.content_sha256) {
         return malformed("x-amz-content-sha256 differs between the header and the query.");
       }
@@ -524,7 +555,7 @@ std::expected<Authenticated, AuthError> Gate::authenticate(const RequestView& re
             "The authorization header is malformed; the region '{}' is wrong; expecting '{}'",
             claim.scope.region, options_.region));
   }
-  if (std::string names = unsigned_headers(request.headers, claim.signed_headers, claim.presigned);
+  if (std::string names = unsigned_headers(request.headers, *claim.signed_headers, claim.presigned);
       !names.empty()) {
     return refuse(AuthFailure::kUnsignedHeaders,
                   "There were headers present in the request which were not signed: " + names);
@@ -547,7 +578,7 @@ std::expected<Authenticated, AuthError> Gate::verify(const RequestView& request,
   Scratch& memory = scratch();
   std::string_view missing;
   if (!build_canonical_request(request, memory.query, claim.presigned ? "X-Amz-Signature" : "",
-                               claim.signed_headers.names(), claim.payload_hash,
+                               claim.signed_headers->names(), claim.payload_hash,
                                memory.canonical_request, missing)) {
     return std::unexpected(error(
         AuthFailure::kSignatureDoesNotMatch,

@@ -311,6 +311,49 @@ TEST_F(GateTest, MalformedAuthorization) {
   expect_success(with(", Signature", ",  Signature"));
 }
 
+// The gate remembers how the last header was taken apart, up to the signature.
+TEST_F(GateTest, ARememberedAuthorizationIsNoWayAroundAnyCheck) {
+  const Request good = signed_request();
+  const auto with = [&](std::string_view from, std::string_view to) {
+    Request request = good;
+    std::string& text = request.header("authorization");
+    text.replace(text.find(from), from.size(), to);
+    return request;
+  };
+  const auto ending = [&](std::string_view end) {
+    Request request = good;
+    request.header("authorization") += end;
+    return request;
+  };
+  constexpr auto kMalformed = AuthFailure::kAuthorizationHeaderMalformed;
+  constexpr auto kMismatch = AuthFailure::kSignatureDoesNotMatch;
+  for (int round = 0; round < 3; ++round) {
+    expect_success(good);
+    expect_success(good);
+    expect_success(ending("  "));
+    expect_failure(ending("0"), kMismatch);
+    expect_failure(ending(",Signature=0"), kMalformed);
+    expect_success(good);
+    expect_failure(ending(","), kMalformed);
+    expect_failure(ending(", SignedHeaders=host"), kMalformed);
+    expect_success(good);
+    Request cut = good;
+    std::string& text = cut.header("authorization");
+    text.resize(text.find("Signature=") + 10);
+    expect_failure(cut, kMalformed);
+    text.resize(text.size() - 1);
+    expect_failure(cut, kMalformed);
+    expect_success(good);
+    expect_failure(with("=host;", "=host;range;"), kMismatch, "range");
+    expect_failure(with("/20130524/", "/2013052x/"), kMalformed);
+    expect_failure(with("/20130524/", "/2013052x/"), kMalformed);
+    expect_success(good);
+    Request other_path = good;
+    other_path.query += "&x=1";
+    expect_failure(other_path, kMismatch);
+  }
+}
+
 TEST_F(GateTest, SignatureMismatchTellsWhatWasSigned) {
   Request request = signed_request();
   request.query += "&x=1";
