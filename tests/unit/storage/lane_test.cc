@@ -142,7 +142,7 @@ TEST_P(LaneTest, EmptySegmentsAreRecycledAndSurplusUnlinked) {
     append(300, 100'000);
     if (i % 100 == 99) ASSERT_TRUE(finish());
   }
-  size_t full = log_files();
+  const size_t full = log_files();  // another spare may still be on its way
   EXPECT_GE(full, 9u);
   EXPECT_GT(lane->bytes_since_checkpoint(), 40'000'000u);
   std::vector<BlobRef> refs;
@@ -154,14 +154,14 @@ TEST_P(LaneTest, EmptySegmentsAreRecycledAndSurplusUnlinked) {
   files->checkpointed(0, lane->durable_position().lsn);
   EXPECT_EQ(lane->bytes_since_checkpoint(), 0u);
   core->turn_for(std::chrono::milliseconds(250));
-  EXPECT_EQ(log_files(), full) << "live bodies are there";
+  EXPECT_GE(log_files(), full) << "live bodies are there";
   EXPECT_GE(files->victims(1.1, 0, 100).size(), 8u);
   EXPECT_TRUE(files->victims(0.1, 0, 100).empty());
 
   auto guard = files->guard(0);
   files->release(refs);
   core->turn_for(std::chrono::milliseconds(250));
-  EXPECT_EQ(log_files(), full) << "a reader may still look";
+  EXPECT_GE(log_files(), full) << "a reader may still look";
   guard.reset();
   ASSERT_TRUE(core->turn_until([&] { return log_files() <= 4; })) << log_files();
   files->release(refs);  // references to earlier generations or gone files do nothing
