@@ -85,15 +85,18 @@ World::World(uint64_t seed, std::string directory, bool verbose)
   mix_.blob_bytes_max = chance_.between(10, 500) * 1024;
 
   mix_.meta_bytes_max = 3000;
-  if (chance_.happens(0.2)) {
-    // Log segments that hold records only: nothing but the checkpoint keeps them from reuse, and
-    // that comes late.
+  mix_.long_meta = 0.1;
+  if (chance_.happens(0.25)) {
+    // Log segments that hold records only: nothing but the checkpoint keeps them from reuse. Either
+    // that comes late, or so often that a segment has several lives in one run of the engine.
     mix_.body_bytes_max = storage::kIndexBodyBytesMax;
     mix_.meta_bytes_max = 100'000;
-    options_.checkpoint_entries = 100'000;
-    options_.checkpoint_log_bytes = 64 * kMiB;
-    options_.checkpoint_interval_ms = 600'000;
+    mix_.long_meta = 0.5;
     options_.overlay_bytes_max = 64 * kMiB;
+    const bool late = chance_.happens(0.5);
+    options_.checkpoint_entries = late ? 100'000 : 30;
+    options_.checkpoint_log_bytes = late ? 64 * kMiB : kMiB / 2;
+    options_.checkpoint_interval_ms = 600'000;
   }
 
   for (const Chaos::Point point :
@@ -161,8 +164,8 @@ std::shared_ptr<Value> World::make_value() {
   auto value = std::make_shared<Value>();
   value->id = next_value_++;
   value->tag = std::to_string(chance_.below(4));
-  value->meta.resize(
-      8 + (chance_.happens(0.1) ? chance_.below(mix_.meta_bytes_max) : chance_.below(64)));
+  value->meta.resize(8 + (chance_.happens(mix_.long_meta) ? chance_.below(mix_.meta_bytes_max)
+                                                          : chance_.below(64)));
   std::memcpy(value->meta.data(), &value->id, 8);
   values_[value->id] = value;
   return value;

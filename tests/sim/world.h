@@ -48,7 +48,7 @@ enum class Profile : uint8_t { kCrash, kWriteErrors, kBadSectors, kFullDisk, kCo
 // order.
 struct Mix {
   double put, erase, batch, rewrite, compose, read, scan, list, seal, control, blob, abandon,
-      conditional;
+      conditional, long_meta;
   uint64_t body_bytes_max, blob_bytes_max, meta_bytes_max;
 };
 
