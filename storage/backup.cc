@@ -39,6 +39,20 @@ struct CopiedFile {
   uint32_t crc = 0;
 };
 
+// As read_at(), but never from within a block on: O_DIRECT refuses that, and it is the file's end.
+Result<size_t> read_blocks(int fd, MutableBytes out, uint64_t offset) {
+  size_t done = 0;
+  while (done < out.size() && done % kBlockBytes == 0) {
+    const ssize_t got =
+        ::pread(fd, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return fail_errno(errno, "read");
+    if (got == 0) break;
+    done += static_cast<size_t>(got);
+  }
+  return done;
+}
+
 // Copies a file with its holes; checks nothing. The CRC is of all bytes, holes as zeros.
 Result<CopiedFile> copy_one(const std::string& from_root, const std::string& to_root,
                             const std::string& path, const CopyPace& pace) {
@@ -47,9 +61,12 @@ Result<CopiedFile> copy_one(const std::string& from_root, const std::string& to_
   if (!fs::is_directory(to.parent_path(), ignored)) {
     BASALT_CHECK_OK(make_directories(to.parent_path().string()));
   }
-  UniqueFd in(::open((from_root + "/" + path).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!in) return fail_errno(errno, "open " + from_root + "/" + path);
-  ::posix_fadvise(in.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
+  // Past the page cache: a server that runs takes what it finds there for checked
+  // (storage/verified_chunks.h).
+  const std::string from = from_root + "/" + path;
+  UniqueFd in(::open(from.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
+  if (!in && errno == EINVAL) in = UniqueFd(::open(from.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!in) return fail_errno(errno, "open " + from);
   UniqueFd out(::open(to.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!out) return fail_errno(errno, "create " + to.string());
   struct stat info{};
@@ -57,7 +74,9 @@ Result<CopiedFile> copy_one(const std::string& from_root, const std::string& to_
   const auto size = static_cast<uint64_t>(info.st_size);
   if (::ftruncate(out.get(), info.st_size) != 0) return fail_errno(errno, "size " + to.string());
   CopiedFile file{path, size, 0};
-  std::vector<uint8_t> piece(kPieceBytes), zeros(kPieceBytes);
+  const std::vector<uint8_t> zeros(kPieceBytes);
+  std::vector<uint8_t> memory(kPieceBytes + kBlockBytes);
+  uint8_t* piece = memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) % kBlockBytes);
   uint64_t offset = 0;
   while (offset < size) {
     const off_t data = ::lseek(in.get(), static_cast<off_t>(offset), SEEK_DATA);
@@ -72,18 +91,20 @@ Result<CopiedFile> copy_one(const std::string& from_root, const std::string& to_
     const off_t hole = ::lseek(in.get(), static_cast<off_t>(offset), SEEK_HOLE);
     const uint64_t end = hole < 0 ? size : std::min<uint64_t>(size, static_cast<uint64_t>(hole));
     while (offset < end) {
-      const size_t count = std::min<uint64_t>(piece.size(), end - offset);
+      // From a whole block on, whole blocks, as O_DIRECT wants them; the file may end within one.
+      const uint64_t skip = offset % kBlockBytes;
+      const size_t count = std::min<uint64_t>(kPieceBytes - skip, end - offset);
       BASALT_CHECK_OK(pace(count));
-      BASALT_TRY(got, read_at(in.get(), MutableBytes(piece).first(count), offset));
-      if (got != count) return fail(Code::kCorrupt, path + ": the file became shorter");
-      BASALT_CHECK_OK(
-          write_at(out.get(), Bytes(piece).first(count), offset, "write " + to.string()));
-      file.crc = crc32c(Bytes(piece).first(count), file.crc);
+      BASALT_TRY(
+          got, read_blocks(in.get(), {piece, round_up(skip + count, kBlockBytes)}, offset - skip));
+      if (got < skip + count) return fail(Code::kCorrupt, path + ": the file became shorter");
+      const Bytes bytes(piece + skip, count);
+      BASALT_CHECK_OK(write_at(out.get(), bytes, offset, "write " + to.string()));
+      file.crc = crc32c(bytes, file.crc);
       offset += count;
     }
   }
   BASALT_CHECK_OK(sync_file(out.get(), "sync " + to.string()));
-  ::posix_fadvise(in.get(), 0, 0, POSIX_FADV_DONTNEED);
   ::posix_fadvise(out.get(), 0, 0, POSIX_FADV_DONTNEED);
   return file;
 }

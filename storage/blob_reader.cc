@@ -16,12 +16,6 @@ namespace {
 
 constexpr size_t kFreeReadsMax = 64;
 
-uint64_t mix(uint64_t value) {  // splitmix64's finalizer
-  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9u;
-  value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
-  return value ^ (value >> 31);
-}
-
 FileKind file_kind(BlobKind kind) {
   if (kind == BlobKind::kLog) return FileKind::kLog;
   return kind == BlobKind::kBulk ? FileKind::kBulk : FileKind::kOwn;
@@ -37,17 +31,12 @@ bool is_stored(const BlobRef& blob) {
 }  // namespace
 
 size_t BlobReader::RefHash::operator()(const BlobRef& ref) const {
-  return mix(ref.offset ^ mix((uint64_t{ref.file} << 32) | ref.generation));
+  return (ref.offset ^ (uint64_t{ref.file} << 40) ^ ref.generation) * 0x9E3779B97F4A7C15ull;
 }
 
 BlobReader::BlobReader(LocalFiles& files, Io& io, RunQueue& run_queue, BufferPool& buffers,
                        EngineStats& stats)
-    : files_(files),
-      io_(io),
-      run_queue_(run_queue),
-      buffers_(buffers),
-      stats_(stats),
-      verified_(kVerifiedBlocksMax) {}
+    : files_(files), io_(io), run_queue_(run_queue), buffers_(buffers), stats_(stats) {}
 
 BlobReader::~BlobReader() { BASALT_CHECK(in_flight_ == 0); }
 
@@ -65,7 +54,7 @@ Result<BlobReader::OpenFile*> BlobReader::open_file(const BlobRef& blob) {
     return fail_open(-fd.get(), path);
   }
   // Readers ask for what they need in pieces of up to 1 MiB; read-ahead would only fill the cache
-  // with neighbours.
+  // with neighbours, and with bytes that nobody has checked (see VerifiedChunks).
   disk.advise(fd.get(), POSIX_FADV_RANDOM);
   if (open_.size() >= kReadFdsMax) {
     for (auto it = std::prev(open_.end());; --it) {
@@ -143,6 +132,7 @@ void BlobReader::read(ReadBlob& request) {
   owned.release();  // comes back in answer()
   ++read.file->users;
   ++in_flight_;
+  read.stamp = files_.verified().stamp(blob);
   read.pending =
       1;  // held while starting, so that an operation that ends at once does not finish the read
   start(read, read.data_op, read.data.data(), static_cast<uint32_t>(end - begin),
@@ -157,14 +147,23 @@ void BlobReader::read(ReadBlob& request) {
 void BlobReader::start(Read& read, Op& op, uint8_t* data, uint32_t length, uint64_t offset) {
   op.result = length;
   op.length = length;
-  if (files_.disk().read_resident(read.file->fd.get(), {data, length}, offset) == int64_t{length})
-    return;
+  Disk& disk = files_.disk();
+  const int fd = read.file->fd.get();
+  // Whoever may be sending these bytes as a part of the file is told before they are read anew. For
+  // small ones, which are never sent so, asking first costs more than it saves: their neighbours in
+  // the log are told right behind the attempt, which starts the disk but does not wait for it.
+  const bool absent =
+      residency_known_ && length >= kFileRangeBytesMin && !is_resident(fd, offset, length);
+  if (!absent && disk.read_resident(fd, {data, length}, offset) == int64_t{length}) return;
   // What was not resident; a partial answer is thrown away, it is rare.
+  VerifiedChunks& verified = files_.verified();
+  verified.cold_read(read.request->blob, read.first_chunk, read.last_chunk);
+  read.stamp = verified.stamp(read.request->blob);
   op.fn = &BlobReader::op_ended;
   op.reader = this;
   op.read = &read;
   op.kind = IoOp::Kind::kRead;
-  op.fd = read.file->fd.get();
+  op.fd = fd;
   op.data = data;
   op.offset = offset;
   ++read.pending;
@@ -225,7 +224,10 @@ Status BlobReader::verify(Read& read) {
     if (!crc_matches(chunks > 1 ? (*read.table)[chunk] : blob.root, crc)) {
       return std::unexpected(corrupt(blob, blob.offset + start, "checksum of the data"));
     }
-    set_verified(blob, chunk);
+  }
+  if (blob.length >= kFileRangeBytesMin) {
+    for (uint64_t chunk = read.first_chunk; chunk <= read.last_chunk; ++chunk)
+      files_.verified().set(blob, chunk, read.stamp);
   }
   return {};
 }
@@ -270,48 +272,46 @@ void BlobReader::cache_table(const BlobRef& blob, std::shared_ptr<const Table> t
   }
 }
 
-// Never 0, which marks an unused place.
-uint64_t BlobReader::block_tag(const BlobRef& blob, uint64_t block) {
-  return mix((blob.offset + block * kVerifiedBlockChunks * kBlobChunkBytes) ^
-             mix((uint64_t{blob.file} << 32) | blob.generation)) |
-         1;
-}
-
-void BlobReader::set_verified(const BlobRef& blob, uint64_t chunk) {
-  const uint64_t tag = block_tag(blob, chunk / kVerifiedBlockChunks);
-  VerifiedBlock& block = verified_[(tag >> 1) % kVerifiedBlocksMax];
-  if (block.tag != tag) block = {tag, 0};
-  block.chunks |= 1u << (chunk % kVerifiedBlockChunks);
-}
-
-bool BlobReader::is_verified(const BlobRef& blob, uint64_t chunk) const {
-  const uint64_t tag = block_tag(blob, chunk / kVerifiedBlockChunks);
-  const VerifiedBlock& block = verified_[(tag >> 1) % kVerifiedBlocksMax];
-  return block.tag == tag && (block.chunks >> (chunk % kVerifiedBlockChunks) & 1) != 0;
+// False also where the kernel cannot tell.
+bool BlobReader::is_resident(int fd, uint64_t offset, uint64_t length) {
+  if (!residency_known_) return false;
+  const int64_t cached = files_.disk().resident_pages(fd, offset, length);
+  if (cached == -ENOSYS || cached == -EPERM) residency_known_ = false;
+  const uint64_t pages = (offset + length - 1) / kBlockBytes - offset / kBlockBytes + 1;
+  return cached >= static_cast<int64_t>(pages);
 }
 
 std::optional<FileRange> BlobReader::file_range(const BlobRef& blob, uint64_t offset,
                                                 uint64_t length) {
-  auto kind = static_cast<BlobKind>(blob.kind);
-  if (!residency_known_ || (kind != BlobKind::kBulk && kind != BlobKind::kFile) || !is_stored(blob))
-    return std::nullopt;
-  // Below this a read and one writev of head and body is cheaper than a sendfile of its own.
-  if (blob.length < kBlobChunkBytes || length == 0 || length > kFileRangeBytesMax)
+  if (!residency_known_ || !is_stored(blob) || blob.length < kFileRangeBytesMin ||
+      length < kFileRangeBytesMin || length > kFileRangeBytesMax)
     return std::nullopt;
   if (offset >= blob.length || length > blob.length - offset) return std::nullopt;
-  for (uint64_t chunk = offset / kBlobChunkBytes; chunk <= (offset + length - 1) / kBlobChunkBytes;
-       ++chunk) {
-    if (!is_verified(blob, chunk)) return std::nullopt;
-  }
+  // Without O_DIRECT a file that is used again is written to in the page cache, where a socket may
+  // still refer to what it was.
+  if (!files_.direct_io()) return std::nullopt;
+  const uint64_t first = offset / kBlobChunkBytes;
+  const uint64_t last = (offset + length - 1) / kBlobChunkBytes;
+  if (!files_.verified().is_set(blob, first, last)) return std::nullopt;
   auto file = open_file(blob);
   if (!file) return std::nullopt;
   int fd = (*file)->fd.get();
   const uint64_t begin = blob.offset + offset;
-  const int64_t cached = files_.disk().resident_pages(fd, begin, length);
-  if (cached == -ENOSYS || cached == -EPERM) residency_known_ = false;
-  const uint64_t pages = (begin + length - 1) / kBlockBytes - begin / kBlockBytes + 1;
-  if (cached < static_cast<int64_t>(pages)) return std::nullopt;
-  return FileRange{fd, begin, length};
+  if (!is_resident(fd, begin, length)) return std::nullopt;
+  FileRange range{fd, begin, length, {}, {}};
+  if (const uint64_t lead = round_up(begin, kBlockBytes) - begin; lead != 0) {
+    range.memory = buffers_.take(lead);
+    if (!range.memory) return std::nullopt;
+    const MutableBytes copy(range.memory.data(), lead);
+    if (files_.disk().read_resident(fd, copy, begin) != static_cast<int64_t>(lead))
+      return std::nullopt;
+    range.lead = copy;
+    range.offset += lead;
+    range.length -= lead;
+  }
+  // Once more: these pages may have come just now with somebody's read, which is not checked yet.
+  if (!files_.verified().is_set(blob, first, last)) return std::nullopt;
+  return range;
 }
 
 }  // namespace basalt::storage

@@ -19,9 +19,6 @@ namespace basalt::storage {
 constexpr size_t kReadFdsMax = 512;
 // Chunk tables kept, per core (a 1 GiB blob's takes 64 KiB).
 constexpr size_t kTableCacheBytesMax = 8u << 20;
-// Blocks of 1 MiB of blobs whose chunks are remembered as verified, per core: 32 GiB of data.
-constexpr size_t kVerifiedBlocksMax = 32768;
-constexpr uint64_t kVerifiedBlockChunks = (1u << 20) / kBlobChunkBytes;
 // Windows larger than this are not looked up in the page cache (9 us a MiB).
 constexpr uint64_t kFileRangeBytesMax = 1u << 20;
 
@@ -61,6 +58,7 @@ class BlobReader {
     uint64_t last_chunk = 0;
     std::shared_ptr<const Table> table;
     bool table_behind_data = false;  // log bodies: one read brings both
+    uint64_t stamp = 0;              // of VerifiedChunks
     unsigned pending = 0;
     Op data_op;
     Op table_op;
@@ -79,6 +77,7 @@ class BlobReader {
   std::unique_ptr<Read> take_read();
   // Reads what is in the page cache; the rest goes through `op`.
   void start(Read& read, Op& op, uint8_t* data, uint32_t length, uint64_t offset);
+  bool is_resident(int fd, uint64_t offset, uint64_t length);
   static void op_ended(Completion& completion);
   void finish(Read& read);
   Status verify(Read& read);
@@ -86,8 +85,6 @@ class BlobReader {
   void answer(Read& read, Status status);
   std::shared_ptr<const Table> cached_table(const BlobRef& blob);
   void cache_table(const BlobRef& blob, std::shared_ptr<const Table> table);
-  void set_verified(const BlobRef& blob, uint64_t chunk);
-  bool is_verified(const BlobRef& blob, uint64_t chunk) const;
 
   LocalFiles& files_;
   Io& io_;
@@ -101,14 +98,6 @@ class BlobReader {
   TableList tables_;  // most recently used first
   std::unordered_map<BlobRef, TableList::iterator, RefHash> tables_by_ref_;
   size_t table_bytes_ = 0;
-  // By a hash of the block, the last one wins. A block and not a chunk is what is hashed: if each
-  // chunk had a place of its own, a window of 16 would be lost to a collision of any of them.
-  struct VerifiedBlock {
-    uint64_t tag = 0;
-    uint32_t chunks = 0;  // a bit each
-  };
-  static uint64_t block_tag(const BlobRef& blob, uint64_t block);
-  std::vector<VerifiedBlock> verified_;
   std::vector<std::unique_ptr<Read>> free_reads_;
   size_t in_flight_ = 0;
   bool residency_known_ = true;  // the kernel has cachestat(2)

@@ -28,6 +28,7 @@
 #include "storage/platform.h"
 #include "storage/read_guard.h"
 #include "storage/segment_format.h"
+#include "storage/verified_chunks.h"
 
 namespace basalt::storage {
 
@@ -186,6 +187,9 @@ class LocalFiles final : public Files {
     return checkpointed_[lane].load(std::memory_order_acquire);
   }
   GuardEpochs& guards() { return guards_; }
+  VerifiedChunks& verified() { return verified_; }
+  // Data files are written past the page cache.
+  bool direct_io() const { return direct_io_.load(std::memory_order_relaxed); }
   int directory_fd() const { return directory_.get(); }
   Disk& disk() const { return disk_; }
   static std::string path_of(FileKind kind, uint32_t number);
@@ -310,7 +314,8 @@ class LocalFiles final : public Files {
   const UniqueFd lock_;
   Superblock superblock_;
   GuardEpochs guards_;
-  bool direct_io_ = true;  // maintenance thread, after start()
+  VerifiedChunks verified_;
+  std::atomic<bool> direct_io_{true};  // written by the maintenance thread, after start()
 
   mutable std::mutex mutex_;
   bool recovered_ = false;        // drop_orphans() was called

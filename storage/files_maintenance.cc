@@ -148,7 +148,7 @@ bool LocalFiles::zero_ahead() {
 // --- Segments
 
 Result<UniqueFd> LocalFiles::open_direct(const std::string& path, int flags) {
-  if (direct_io_) {
+  if (direct_io()) {
     UniqueFd fd(disk_, disk_.open(directory_.get(), path.c_str(), flags | O_DIRECT));
     if (fd) return fd;
     if (fd.get() != -EINVAL) return fail_open(-fd.get(), path);

@@ -7,11 +7,8 @@
 namespace basalt::s3 {
 namespace {
 
-// Above this much body memory in use on the core, readers take small windows: slow clients must not
-// starve the others.
-constexpr size_t kPoolBytesCalm = 128u << 20;
-// Fits a 256 KiB buffer with its chunk alignment.
-constexpr uint32_t kSmallWindowBytes = 3 * storage::kBlobChunkBytes;
+// Longest range that is handed out as a part of a file: the slice of one sendfile.
+constexpr uint64_t kFileWindowBytes = 1u << 20;
 
 storage::BlobKind kind_of(const storage::BlobRef& blob) {
   return static_cast<storage::BlobKind>(blob.kind);
@@ -42,7 +39,8 @@ ObjectReader::ObjectReader(storage::BlobStore& store, const storage::RecordView&
   segment_offset_ = skip;
 }
 
-std::optional<ObjectReader::Window> ObjectReader::cut_window() {
+// The window where the reader stands, of at most `bytes_max`; nothing at the end.
+std::optional<ObjectReader::Window> ObjectReader::window_here(uint64_t bytes_max) {
   while (remaining_ != 0 && segment_ <= record_.blobs.size()) {
     const bool body = segment_ == 0;
     const storage::BlobRef& blob = body ? record_.body : record_.blobs[segment_ - 1];
@@ -54,8 +52,7 @@ std::optional<ObjectReader::Window> ObjectReader::cut_window() {
       continue;
     }
     // Windows end at chunk boundaries, so that no chunk is read twice.
-    const uint64_t aligned_max =
-        options_.window_bytes_max - segment_offset_ % storage::kBlobChunkBytes;
+    const uint64_t aligned_max = bytes_max - segment_offset_ % storage::kBlobChunkBytes;
     Window window;
     window.length =
         static_cast<uint32_t>(std::min({segment_bytes - segment_offset_, remaining_, aligned_max}));
@@ -65,11 +62,14 @@ std::optional<ObjectReader::Window> ObjectReader::cut_window() {
     } else {
       window.blob = &blob;
     }
-    segment_offset_ += window.length;
-    remaining_ -= window.length;
     return window;
   }
   return std::nullopt;
+}
+
+void ObjectReader::pass(const Window& window) {
+  segment_offset_ += window.length;
+  remaining_ -= window.length;
 }
 
 void ObjectReader::start_read(Slot& slot) {
@@ -79,36 +79,62 @@ void ObjectReader::start_read(Slot& slot) {
 }
 
 bool ObjectReader::prepare(Slot& slot) {
-  slot.window = cut_window();
-  if (!slot.window) return false;
-  if (slot.window->blob == nullptr) return true;
   if (options_.use_files) {
-    slot.file = store_.file_range(*slot.window->blob, slot.window->offset, slot.window->length);
-    if (slot.file && slot.file->length == slot.window->length) return true;
-    slot.file.reset();
+    const auto window = window_here(kFileWindowBytes);
+    if (window && window->blob != nullptr) {
+      slot.file = store_.file_range(*window->blob, window->offset, window->length);
+      if (slot.file) {
+        slot.window = window;
+        pass(*window);
+        return true;
+      }
+    }
   }
-  start_read(slot);
+  slot.window = window_here(options_.window_bytes_max);
+  if (!slot.window) return false;
+  pass(*slot.window);
+  if (slot.window->blob != nullptr) start_read(slot);
   return true;
 }
 
-Task<Result<ObjectReader::Piece>> ObjectReader::next() {
-  slots_[turn_ ^ 1].clear();
-  Slot& slot = slots_[turn_];
-  const bool ahead = slot.window.has_value();
-  if (!ahead && !prepare(slot)) {
-    if (remaining_ != 0)
-      co_return fail(Code::kCorrupt, "object content is shorter than its record says");
-    co_return Piece{};
+// Not behind a part of a file: that is sent without being read, and what follows it is asked for
+// when it is its turn, because it may be resident too.
+void ObjectReader::read_ahead() {
+  const bool calm = options_.pool == nullptr || options_.pool->bytes_in_use() <= kPoolBytesCalm;
+  const size_t wanted = calm ? slots_.size() : 2;
+  while (count_ < wanted && !slots_[(front_ + count_ - 1) % slots_.size()].file) {
+    if (!prepare(slots_[(front_ + count_) % slots_.size()])) return;
+    ++count_;
   }
+}
+
+Task<Result<ObjectReader::Piece>> ObjectReader::next() {
+  if (handed_out_) {
+    slots_[front_].clear();
+    front_ = (front_ + 1) % slots_.size();
+    --count_;
+    handed_out_ = false;
+  }
+  if (count_ == 0) {
+    if (!prepare(slots_[front_])) {
+      if (remaining_ != 0)
+        co_return fail(Code::kCorrupt, "object content is shorter than its record says");
+      co_return Piece{};
+    }
+    count_ = 1;
+  }
+  handed_out_ = true;
+  read_ahead();
+  Slot& slot = slots_[front_];
   Piece piece;
-  if (slot.window->blob == nullptr) {
+  if (slot.file) {
+    piece.file = &*slot.file;
+  } else if (slot.window->blob == nullptr) {
     piece.data = slot.window->bytes;
-  } else if (slot.file) {
-    piece.file = slot.file;
   } else {
     auto slice = co_await *slot.read;
-    if (!slice && slice.error().code == Code::kBusy && ahead) {
-      // The read-ahead found no memory; the window before it has given its own back by now.
+    if (!slice && slice.error().code == Code::kBusy) {
+      // There was no memory for it; the windows before it have given theirs back by now.
       start_read(slot);
       slice = co_await *slot.read;
     }
@@ -118,8 +144,6 @@ Task<Result<ObjectReader::Piece>> ObjectReader::next() {
       co_return fail(Code::kCorrupt, "short read of a blob");
     piece.data = slot.slice.data;
   }
-  turn_ ^= 1;
-  prepare(slots_[turn_]);
   co_return piece;
 }
 
@@ -139,9 +163,8 @@ Task<S3Result<Reply>> send_content(Op& op, const storage::RecordView& record, ui
   ObjectReader::Options options;
   options.first = first;
   options.length = length;
-  if (op.services.buffers.bytes_in_use() > kPoolBytesCalm)
-    options.window_bytes_max = kSmallWindowBytes;
-  options.use_files = length > storage::kInlineBodyBytesMax && exchange.can_sendfile();
+  options.pool = &op.services.buffers;
+  options.use_files = length >= storage::kFileRangeBytesMin && exchange.can_sendfile();
   ObjectReader reader(op.shards().blobs(), record, options);
 
   auto piece = co_await reader.next();
@@ -149,7 +172,7 @@ Task<S3Result<Reply>> send_content(Op& op, const storage::RecordView& record, ui
     co_await reader.settle();
     co_return std::unexpected(std::move(piece).error());
   }
-  if (!piece->file && piece->data.size() == length) {
+  if (piece->file == nullptr && piece->data.size() == length) {
     Status sent = co_await exchange.send(piece->data);
     co_await reader.settle();
     if (!sent) co_return std::unexpected(std::move(sent).error());
@@ -158,9 +181,9 @@ Task<S3Result<Reply>> send_content(Op& op, const storage::RecordView& record, ui
 
   Status status = co_await exchange.begin(length);
   while (status && piece->size() != 0) {
-    if (piece->file) {
-      status =
-          co_await exchange.sendfile(piece->file->fd, piece->file->offset, piece->file->length);
+    if (const storage::FileRange* file = piece->file; file != nullptr) {
+      if (!file->lead.empty()) status = co_await exchange.write_more(file->lead);
+      if (status) status = co_await exchange.sendfile(file->fd, file->offset, file->length);
     } else {
       status = co_await exchange.write(piece->data);
     }

@@ -163,6 +163,7 @@ Task<S3Result<NewContent>> store_copy(Op& op, const storage::RecordView& source,
   ObjectReader::Options options;
   options.first = first;
   options.length = length;
+  options.pool = &op.services.buffers;
   if (!hashers.empty()) options.window_bytes_max = kHashedWindowBytes;
   ObjectReader reader(op.shards().blobs(), source, options);
 

@@ -347,7 +347,7 @@ Task<Status> Connection::begin(std::optional<uint64_t> length) {
   co_return Status();
 }
 
-Task<Status> Connection::write(Bytes data) {
+Task<Status> Connection::write(Bytes data, bool more) {
   if (!responded_) co_return fail(Code::kInvalid, "write before begin");
   if (broken_) co_return fail(Code::kCancelled, "the response is broken");
   if (body_ == Body::kNone || data.empty()) co_return Status();
@@ -366,9 +366,9 @@ Task<Status> Connection::write(Bytes data) {
   pieces.add(data);
   if (body_ == Body::kChunked) pieces.add(as_bytes("\r\n"));
   bytes_sent_ += data.size();
-  const Result<bool> all = put_now(pieces, false);
+  const Result<bool> all = put_now(pieces, more);
   if (!all) co_return std::unexpected(all.error());
-  if (!*all) CO_CHECK(put_rest(pieces, false));
+  if (!*all) CO_CHECK(put_rest(pieces, more));
   co_return Status();
 }
 

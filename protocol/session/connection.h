@@ -58,7 +58,8 @@ class Connection final : public Exchange {
   Task<Status> send(std::string_view body) override { return send(as_bytes(body)); }
   Task<Status> send(Bytes body) override;
   Task<Status> begin(std::optional<uint64_t> length) override;
-  Task<Status> write(Bytes data) override;
+  Task<Status> write(Bytes data) override { return write(data, false); }
+  Task<Status> write_more(Bytes data) override { return write(data, true); }
   bool can_sendfile() const override { return stream_->can_sendfile(); }
   Task<Status> sendfile(int fd, uint64_t offset, uint64_t length) override;
   Task<Status> end() override;
@@ -107,6 +108,7 @@ class Connection final : public Exchange {
   bool head_too_slow();  // counts it; false
   void reset_exchange();
   Status absorb();
+  Task<Status> write(Bytes data, bool more);
   Task<Result<size_t>> receive(MutableBytes into);
   Task<Status> receive_more();
   bool decide_keep_alive();

@@ -78,6 +78,8 @@ class Exchange {
   // body; at once if there will be none.
   virtual Task<Status> begin(std::optional<uint64_t> length) = 0;
   virtual Task<Status> write(Bytes data) = 0;  // after begin
+  // The same for bytes that more will follow at once: they may wait for it, to share a packet.
+  virtual Task<Status> write_more(Bytes data) { return write(data); }
   virtual bool can_sendfile() const = 0;
   virtual Task<Status> sendfile(int fd, uint64_t offset,
                                 uint64_t length) = 0;  // after begin(length)

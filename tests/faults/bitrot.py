@@ -7,6 +7,8 @@ in log segments, bulk segments, own files or indexes. Then a server starts on th
 HEAD is right or an error; a listing shows right metadata or fails. A server that will not start on a damaged index, or ends, has
 served nothing wrong either; it is counted. So is an object that is not found because the index lost the way to it.
 After that one scrub must name every object that could not be read (--no-scrub leaves that out).
+Last, a server that has served every object, and would send much of it from the page cache unchecked, has its data files damaged below
+it and the page cache emptied: everything is asked for twice, so that what a refused read brought into the cache is asked for, too.
 
 bitrot.py [--flips N] [--blocks N] [--seed N] [--no-scrub]
 """
@@ -210,6 +212,36 @@ class Rot:
         return len(done)
 
 
+    def below_a_server(self, count):
+        data = self.root / "data"
+        shutil.rmtree(data, ignore_errors=True)
+        subprocess.run(["cp", "-r", "--sparse=always", "--reflink=auto", str(self.base), str(data)], check=True)
+        server = self.server(data)
+        server.start()
+        done = []
+        try:
+            for _ in range(2):
+                if self.ask(server):
+                    raise Failed("an object is lost before there was any damage")
+            for kind in ("log", "bulk", "blob"):
+                done += self.damage(data, kind, count, False)
+                for path in (data / kind).rglob("*"):
+                    if path.is_file():
+                        with open(path, "rb") as file:
+                            os.fsync(file.fileno())
+                            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            lost = self.ask(server)
+            if not lost:
+                raise Failed("no damage was met")
+            if again := lost - self.ask(server):
+                raise Failed(f"refused, and then served: {sorted(again)[:5]}")
+        except (Broken, Failed) as failure:
+            raise Failed(f"damaged while it served: {failure}\ndamage: {done[:30]}\n{server.log_tail(5)}") from None
+        finally:
+            server.kill()
+        self.rounds += 1
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flips", type=int, default=1000)
@@ -228,6 +260,7 @@ def main():
                 turn += 1
                 done += rot.round(kind, min(count, wanted - done), block)
             print(f"bitrot: {done} {'blocks' if block else 'flips'}, {rot.rounds} rounds", flush=True)
+        rot.below_a_server(30)
     except (Failed, Broken, RuntimeError, subprocess.SubprocessError) as error:
         print(f"bitrot: seed {args.seed}: {error}")
         return 1
