@@ -33,7 +33,10 @@ LocalCore::LocalCore(const Parts& parts, unsigned core, Io& io, RunQueue& run_qu
     shards_.push_back(
         std::make_unique<LocalShard>(*parts_.states[shard], parts_.files, *lane_, run_queue));
   }
-  checkpointed_lsn_ = parts_.files.superblock().epoch << kLsnEpochShift;
+  recovering_ = parts_.recovering;
+  checkpoint_requested_ = recovering_;
+  // While recovering, even the position before the first record of the epoch is news.
+  checkpointed_lsn_ = (parts_.files.superblock().epoch << kLsnEpochShift) - (recovering_ ? 1 : 0);
   checkpoint_ended_ns_ = parts_.clock.monotonic_ns();
   marker_.core = this;
   marker_.fn = [](Completion& completion) { static_cast<Marker&>(completion).core->freeze(); };
@@ -237,6 +240,7 @@ void LocalCore::end_checkpoint(Checkpointer::Outcome outcome) {
   for (const unsigned shard : own_shards_) checkpointer_->bury(parts_.states[shard]->thaw(dropped));
   parts_.files.checkpointed(core_, outcome.position.lsn);
   if (!dropped.empty()) parts_.files.release(dropped);
+  if (std::exchange(recovering_, false)) parts_.recovered();
 }
 
 void LocalCore::stop(Completion& stopped) {

@@ -30,6 +30,10 @@ class LocalCore final : public CoreEngine {
     std::vector<std::unique_ptr<ShardState>>& states;  // of all shards; this core uses its own
     Relocator::Damaged damaged;
     std::function<void(LocalCore&)> detach;  // called first by the destructor
+    // Its shards hold records of earlier epochs, or positions, that no checkpoint has written yet:
+    // the first one is made at once, and then recovered() is called.
+    bool recovering = false;
+    std::function<void()> recovered;
   };
   LocalCore(const Parts& parts, unsigned core, Io& io, RunQueue& run_queue, BufferPool& buffers);
   ~LocalCore() override;
@@ -90,6 +94,7 @@ class LocalCore final : public CoreEngine {
   Phase phase_ = Phase::kIdle;
   Marker marker_;
   LogPosition marked_;
+  bool recovering_ = false;
   uint64_t checkpointed_lsn_ = 0;
   uint64_t checkpoint_ended_ns_ = 0;
   std::atomic<bool> checkpoint_requested_{false};

@@ -60,7 +60,8 @@ class LocalEngine final : public Engine, public Maintenance {
                          [this, core](LocalCore&) {
                            const std::lock_guard lock(cores_mutex_);
                            cores_[core] = nullptr;
-                         }},
+                         },
+                         recovering(core), [this, core] { core_recovered(core); }},
         core, io, run_queue, buffers);
     const std::lock_guard lock(cores_mutex_);
     BASALT_CHECK(cores_[core] == nullptr);
@@ -92,6 +93,9 @@ class LocalEngine final : public Engine, public Maintenance {
   Status open_indexes();
   Status replay(bool& damaged);
   Status checkpoint_all(const LogPosition* position);
+  Status write_recovered();
+  bool recovering(unsigned core) const;
+  void core_recovered(unsigned core);
   void set_live_of_indexes();
   void start_collector();
   void start_maintenance();
@@ -105,9 +109,11 @@ class LocalEngine final : public Engine, public Maintenance {
   std::vector<std::unique_ptr<ShardState>> states_;
   SpaceTotals totals_;
   std::set<uint32_t> files_seen_;  // recovery: files whose live bytes were ever set or changed
+  bool replay_in_pieces_ = false;  // recovery: the log did not fit into the overlays
 
   mutable std::mutex cores_mutex_;
   std::vector<LocalCore*> cores_;
+  std::vector<bool> recovering_;  // by core: its first checkpoint is not made yet
   std::unique_ptr<GarbageCollector> collector_;
   std::unique_ptr<Scrub> scrub_;
   std::unique_ptr<Snapshots> snapshots_;
@@ -210,7 +216,10 @@ Status LocalEngine::replay(bool& damaged) {
     if (++records % 1024 == 0) {
       uint64_t bytes_used = 0;
       for (const auto& state : states_) bytes_used += state->bytes();
-      if (bytes_used > bytes_max) BASALT_CHECK_OK(checkpoint_all(nullptr));
+      if (bytes_used > bytes_max) {
+        replay_in_pieces_ = true;
+        BASALT_CHECK_OK(checkpoint_all(nullptr));
+      }
     }
     return {};
   };
@@ -234,24 +243,55 @@ Status LocalEngine::recover() {
   set_live_of_indexes();
   bool damaged = false;
   BASALT_CHECK_OK(replay(damaged));
+  recovering_.assign(options_.core_count, false);
   if (!damaged) {
-    const uint64_t epoch = files_->superblock().epoch;
-    const LogPosition start{.epoch = epoch, .lsn = epoch << kLsnEpochShift};
-    BASALT_CHECK_OK(checkpoint_all(&start));
-    for (const auto& index : indexes_) BASALT_CHECK_OK(index->reload());
-    set_live_of_indexes();
+    // What was replayed is served from the overlays; each core's first checkpoint writes it, beside
+    // the first requests. The overlays of a log that did not fit have been written in pieces, and
+    // what a crash left of a checkpoint makes the live bytes uncertain: then the rest is written
+    // here, and they are counted anew.
+    const bool in_doubt = replay_in_pieces_ || std::ranges::any_of(states_, [](const auto& state) {
+                            return state->met_later_record();
+                          });
+    if (in_doubt) {
+      BASALT_CHECK_OK(write_recovered());
+    } else {
+      recovering_.assign(options_.core_count, true);
+    }
     if (options_.platform == nullptr) {
       // Before anything is used again: what the newest snapshot needs of the log stays.
       snapshots_ = std::make_unique<Snapshots>(Snapshots::Parts{
           local(*files_), index_list(), options_, clock_, [this] { return flush(); }});
       snapshots_->retain();
     }
-    finish_replay(*files_);
+    if (in_doubt) finish_replay(*files_);
     files_->drop_orphans();
   }
   start_collector();
   start_maintenance();
   return {};
+}
+
+Status LocalEngine::write_recovered() {
+  const uint64_t epoch = files_->superblock().epoch;
+  const LogPosition start{.epoch = epoch, .lsn = epoch << kLsnEpochShift};
+  BASALT_CHECK_OK(checkpoint_all(&start));
+  for (const auto& index : indexes_) BASALT_CHECK_OK(index->reload());
+  set_live_of_indexes();
+  return {};
+}
+
+bool LocalEngine::recovering(unsigned core) const {
+  const std::lock_guard lock(cores_mutex_);
+  return recovering_[core];
+}
+
+// Once every core has made its first checkpoint, every shard has a position of this epoch.
+void LocalEngine::core_recovered(unsigned core) {
+  const std::lock_guard lock(cores_mutex_);
+  recovering_[core] = false;
+  if (std::ranges::none_of(recovering_, [](bool recovering) { return recovering; })) {
+    finish_replay(*files_);
+  }
 }
 
 std::vector<Index*> LocalEngine::index_list() const {

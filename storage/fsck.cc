@@ -231,7 +231,7 @@ class Fsck {
       return {};
     };
     const auto replayed = replay_log_files({system_disk(), directory_.fd()}, directory_.log_files(),
-                                           applied, true, visit);
+                                           applied, {}, visit);
     if (!replayed) {
       if (replayed.error().code != Code::kCorrupt) return std::unexpected(replayed.error());
       log_damaged_ = true;

@@ -469,7 +469,7 @@ Result<ReplayResult> replay_into(OfflineDirectory& directory,
     return bytes_used > kReplayBytesMax ? write() : Status{};
   };
   const auto replayed = replay_log_files({system_disk(), directory.fd()}, directory.log_files(),
-                                         applied, trust_checkpoints, visit);
+                                         applied, {.trust_checkpoints = trust_checkpoints}, visit);
   if (!replayed) {
     if (replayed.error().code != Code::kCorrupt) return std::unexpected(replayed.error());
     result.damage = replayed.error().detail;

@@ -7,12 +7,14 @@
 // silence (docs/on-disk-format.md, "Recovery").
 #include "storage/replay.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "base/log.h"
@@ -98,13 +100,13 @@ struct Place {
 class ChainReplay {
  public:
   ChainReplay(const DiskPlace& place, std::vector<Segment> segments,
-              std::span<const LogPosition> applied, bool trust_checkpoints,
+              std::span<const LogPosition> applied, const ReplayOptions& options,
               const std::function<Status(const RecoveredRecord&)>& visit,
               std::vector<uint8_t>& memory)
       : place_(place),
         segments_(std::move(segments)),
         applied_(applied),
-        trust_checkpoints_(trust_checkpoints),
+        trust_checkpoints_(options.trust_checkpoints),
         visit_(visit),
         reader_(memory) {
     std::sort(segments_.begin(), segments_.end(), [](const Segment& a, const Segment& b) {
@@ -180,6 +182,20 @@ class ChainReplay {
   const std::optional<Error>& damage() const { return damage_; }
   uint64_t records() const { return records_; }
 
+  // See ReplayOptions::make_durable.
+  Status make_durable() {
+    for (const Doubtful& batch : doubtful_) {
+      const uint32_t number = segments_[batch.segment].file.number;
+      const std::string path = LocalFiles::path_of(FileKind::kLog, number);
+      BASALT_CHECK_OK(reader_.open(place_, number));
+      BASALT_TRY(bytes, reader_.at(batch.offset, batch.bytes));
+      BASALT_TRY(fd, open_at(place_.disk, place_.directory_fd, path, O_RDWR));
+      BASALT_CHECK_OK(write_at(fd, bytes, batch.offset, "write again to " + path));
+      BASALT_CHECK_OK(sync_file(fd, "sync " + path));
+    }
+    return {};
+  }
+
  private:
   Status read_firsts() {
     for (Segment& segment : segments_) {
@@ -242,6 +258,7 @@ class ChainReplay {
                                                            follows_at_start(place.segment, header));
       if (!follows) return {};
       BASALT_TRY(batch, reader_.at(place.offset, header->bytes));
+      const uint64_t visited = records_;
       BASALT_TRY(whole,
                  visit_batch(batch, *header, segment.file.number, place.offset,
                              [this](const RecoveredRecord& record) -> Status {
@@ -256,6 +273,11 @@ class ChainReplay {
                                return visit_(record);
                              }));
       if (!whole) return {};
+      std::erase_if(doubtful_,
+                    [&](const Doubtful& one) { return one.last_lsn <= header->durable_lsn; });
+      if (records_ != visited) {
+        doubtful_.push_back({place.segment, place.offset, header->bytes, header->last_lsn()});
+      }
       last_lsn_ = header->last_lsn();
       place.offset += header->bytes;
     }
@@ -296,6 +318,14 @@ class ChainReplay {
     if (!damage_) damage_ = Error{Code::kCorrupt, std::move(text)};
   }
 
+  // A batch with visited records that may not be on stable storage: of the last ones, a few.
+  struct Doubtful {
+    size_t segment;
+    uint64_t offset;
+    uint32_t bytes;
+    uint64_t last_lsn;
+  };
+
   const DiskPlace place_;
   std::vector<Segment> segments_;
   std::span<const LogPosition> applied_;
@@ -308,13 +338,14 @@ class ChainReplay {
   uint64_t lowest_ = 0;  // applied by all shards of the lane
   uint64_t recycled_up_to_ = 0;
   uint64_t records_ = 0;
+  std::vector<Doubtful> doubtful_;
   std::optional<Error> damage_;
 };
 
 }  // namespace
 
 Status replay_log_files(const DiskPlace& place, std::vector<LocalFiles::LogFile> files,
-                        std::span<const LogPosition> applied, bool trust_checkpoints,
+                        std::span<const LogPosition> applied, const ReplayOptions& options,
                         const std::function<Status(const RecoveredRecord&)>& visit) {
   std::vector<uint8_t> memory;
   uint64_t oldest_epoch = UINT64_MAX;
@@ -352,8 +383,11 @@ Status replay_log_files(const DiskPlace& place, std::vector<LocalFiles::LogFile>
                                  file.number)};
     }
   }
+  std::vector<std::unique_ptr<ChainReplay>> replayed;
   for (auto& [key, segments] : chains) {
-    ChainReplay chain(place, std::move(segments), applied, trust_checkpoints, visit, memory);
+    replayed.push_back(
+        std::make_unique<ChainReplay>(place, std::move(segments), applied, options, visit, memory));
+    ChainReplay& chain = *replayed.back();
     BASALT_CHECK_OK(chain.run());
     if (chain.records() > 0) {
       log_info("log replayed",
@@ -362,14 +396,17 @@ Status replay_log_files(const DiskPlace& place, std::vector<LocalFiles::LogFile>
     if (chain.damage() && !damage) damage = chain.damage();
   }
   if (damage) return std::unexpected(*damage);
+  for (const auto& chain : replayed) {
+    if (options.make_durable) BASALT_CHECK_OK(chain->make_durable());
+  }
   return {};
 }
 
 Status replay_log(Files& files, std::span<const LogPosition> applied,
                   const std::function<Status(const RecoveredRecord&)>& visit) {
   LocalFiles& disk = local(files);
-  return replay_log_files({disk.disk(), disk.directory_fd()}, disk.log_files(), applied, true,
-                          visit);
+  return replay_log_files({disk.disk(), disk.directory_fd()}, disk.log_files(), applied,
+                          {.make_durable = true}, visit);
 }
 
 void finish_replay(Files& files) { local(files).finish_replay(); }

@@ -200,6 +200,7 @@ void ShardState::insert(const fb::MutationBatch& batch, uint64_t seq, Bytes body
           "a damaged record is replaced; its space stays in use",
           {{"shard", index_.shard()}, {"key", printable(key)}, {"error", old.error().detail}});
     } else if (*old) {
+      met_later_record_ |= (*old)->seq >= seq;
       for_each_file_blob(**old, [&](const BlobRef& blob) {
         if (new_blobs_.contains(blob)) {
           moved_.insert(blob);

@@ -52,6 +52,9 @@ class ShardState {
   size_t bytes() const;
   size_t active_entries() const { return active_->entries(); }
   bool has_dropped() const { return !dropped_.empty(); }
+  // Recovery: a record met itself, or a later one, in the index: a crash left a part of a
+  // checkpoint there (checkpoint_overlay), and the live bytes counted since the open are too many.
+  bool met_later_record() const { return met_later_record_; }
   Index& index() { return index_; }
 
  private:
@@ -65,6 +68,7 @@ class ShardState {
   // Blobs dropped by batches in the active and in the frozen overlay: free once these are in the
   // index.
   std::vector<BlobRef> dropped_, dropped_frozen_;
+  bool met_later_record_ = false;
   std::vector<uint64_t> scratch_;
   // Used by insert() only; kept for their memory.
   std::unordered_set<BlobRef, BlobRefHash> new_blobs_, moved_;

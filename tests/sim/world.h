@@ -143,6 +143,7 @@ class World {
   void let_go();
   void verify();
   void verify_accounts();
+  std::string compare_accounts();
   void read_content(unsigned core, const Key& key, const storage::RecordView& record,
                     const Value& value);
   // What is there, per shard: value ids. Keeps the places of the blobs in `blobs_`.
