@@ -79,9 +79,10 @@ Status checkpoint_overlay(Index& index, const Overlay& overlay, const LogPositio
   }
 }
 
-Checkpointer::Checkpointer(const Platform& platform, SpaceTotals& totals, EngineStats& stats,
-                           uint32_t tick_ms, std::function<void()> wake)
-    : platform_(platform),
+Checkpointer::Checkpointer(Files& files, SpaceTotals& totals, EngineStats& stats, uint32_t tick_ms,
+                           std::function<void()> wake)
+    : files_(files),
+      platform_(files.platform()),
       totals_(totals),
       stats_(stats),
       tick_ms_(tick_ms),
@@ -116,11 +117,11 @@ std::optional<Checkpointer::Outcome> Checkpointer::take() {
   return std::exchange(outcome_, std::nullopt);
 }
 
-void Checkpointer::bury(std::unique_ptr<Overlay> overlay) {
-  if (overlay == nullptr || overlay->empty()) return;
+void Checkpointer::bury(std::unique_ptr<Overlay> overlay, std::vector<BlobRef> dropped) {
+  if ((overlay == nullptr || overlay->empty()) && dropped.empty()) return;
   {
     const std::lock_guard lock(mutex_);
-    buried_.push_back(std::move(overlay));
+    buried_.push_back({std::move(overlay), std::move(dropped)});
   }
   helper_->kick();
 }
@@ -137,13 +138,14 @@ void Checkpointer::write_shard(Job& job, Outcome& outcome) {
 }
 
 uint32_t Checkpointer::work() {
-  std::vector<std::unique_ptr<Overlay>> buried;
+  std::vector<Grave> buried;
   std::unique_ptr<Job> job;
   {
     const std::lock_guard lock(mutex_);
     buried.swap(buried_);
     job = std::move(job_);
   }
+  for (const Grave& grave : buried) files_.release(grave.dropped);
   if (job == nullptr) {
     // With nothing to do it was the interval that called.
     if (buried.empty()) wake_();

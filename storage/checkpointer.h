@@ -52,7 +52,7 @@ class Checkpointer {
  public:
   // `wake` is called on the checkpointer's thread: when a checkpoint is done, and every `tick_ms`
   // so that a sleeping core looks at its interval.
-  Checkpointer(const Platform& platform, SpaceTotals& totals, EngineStats& stats, uint32_t tick_ms,
+  Checkpointer(Files& files, SpaceTotals& totals, EngineStats& stats, uint32_t tick_ms,
                std::function<void()> wake);
   ~Checkpointer();  // waits for the shard that is being written; the rest is left to the replay
 
@@ -65,8 +65,9 @@ class Checkpointer {
     LogPosition position;
   };
   std::optional<Outcome> take();
-  // Destroys an overlay on the thread: freeing 100,000 entries would stall the loop.
-  void bury(std::unique_ptr<Overlay> overlay);
+  // Destroys an overlay, and releases what its checkpoint let go of, on the thread: 100,000 entries
+  // would stall the loop.
+  void bury(std::unique_ptr<Overlay> overlay, std::vector<BlobRef> dropped);
 
  private:
   // What start() asked for; the helper's own while it works.
@@ -80,6 +81,7 @@ class Checkpointer {
   uint32_t work();  // one shard
   void write_shard(Job& job, Outcome& outcome);
 
+  Files& files_;
   const Platform& platform_;
   SpaceTotals& totals_;
   EngineStats& stats_;
@@ -90,7 +92,11 @@ class Checkpointer {
   std::mutex mutex_;
   std::unique_ptr<Job> job_;
   std::optional<Outcome> outcome_;
-  std::vector<std::unique_ptr<Overlay>> buried_;
+  struct Grave {
+    std::unique_ptr<Overlay> overlay;
+    std::vector<BlobRef> dropped;
+  };
+  std::vector<Grave> buried_;
   std::unique_ptr<Helper> helper_;
 };
 

@@ -42,8 +42,8 @@ LocalCore::LocalCore(const Parts& parts, unsigned core, Io& io, RunQueue& run_qu
   marker_.fn = [](Completion& completion) { static_cast<Marker&>(completion).core->freeze(); };
   const uint32_t tick_ms =
       std::clamp<uint32_t>(parts_.options.checkpoint_interval_ms / 2, 10, kTickMsMax);
-  checkpointer_ = std::make_unique<Checkpointer>(parts_.files.platform(), parts_.totals, stats_,
-                                                 tick_ms, [this] { wake(); });
+  checkpointer_ = std::make_unique<Checkpointer>(parts_.files, parts_.totals, stats_, tick_ms,
+                                                 [this] { wake(); });
   relocator_ = std::make_unique<Relocator>(
       [this](unsigned number) -> MetaShard& { return shard(number); }, *blobs_, parts_.damaged);
 }
@@ -236,10 +236,12 @@ void LocalCore::end_checkpoint(Checkpointer::Outcome outcome) {
   stats_.index_file_bytes.store(size.file_bytes, std::memory_order_relaxed);
   stats_.index_used_bytes.store(size.used_bytes, std::memory_order_relaxed);
   stats_.index_reader_lag.store(size.reader_lag, std::memory_order_relaxed);
-  std::vector<BlobRef> dropped;
-  for (const unsigned shard : own_shards_) checkpointer_->bury(parts_.states[shard]->thaw(dropped));
+  for (const unsigned shard : own_shards_) {
+    std::vector<BlobRef> dropped;
+    auto overlay = parts_.states[shard]->thaw(dropped);
+    checkpointer_->bury(std::move(overlay), std::move(dropped));
+  }
   parts_.files.checkpointed(core_, outcome.position.lsn);
-  if (!dropped.empty()) parts_.files.release(dropped);
   if (std::exchange(recovering_, false)) parts_.recovered();
 }
 

@@ -36,7 +36,8 @@ class Overlay {
     uint32_t key_bytes_ = 0;
   };
 
-  Overlay() = default;
+  // The table is made for so many entries at once: growing it would stop the core for milliseconds.
+  explicit Overlay(size_t entries_expected = 0) { hashed_.reserve(entries_expected); }
   ~Overlay();
   Overlay(const Overlay&) = delete;
   Overlay& operator=(const Overlay&) = delete;

@@ -229,7 +229,7 @@ void ShardState::insert(const fb::MutationBatch& batch, uint64_t seq, Bytes body
 
 void ShardState::freeze() {
   BASALT_CHECK(frozen_ == nullptr && dropped_frozen_.empty());
-  frozen_ = std::exchange(active_, std::make_unique<Overlay>());
+  frozen_ = std::exchange(active_, std::make_unique<Overlay>(active_->entries()));
   dropped_frozen_.swap(dropped_);
 }
 
