@@ -211,6 +211,7 @@ void Loop::wait_for_events(bool may_sleep) {
   const uint64_t busy_ns = now_ns - impl_->woke_ns;
   bump(stats_.turns);
   bump(stats_.busy_ns, busy_ns);
+  stats_.turn_times.record(busy_ns / 1000);
   if (busy_ns / 1000 > stats_.longest_turn_us.load(std::memory_order_relaxed)) {
     stats_.longest_turn_us.store(busy_ns / 1000, std::memory_order_relaxed);
   }

@@ -6,7 +6,10 @@
 // from any thread or a signal handler's relay.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -54,9 +57,36 @@ class Timer {
   Timer** link_ = nullptr;  // what points to this one; null: in no slot
 };
 
+// How long turns took, two buckets an octave: bucket i counts turns shorter than upper_bound_us(i)
+// that the one before does not, the last one the rest. Written by the loop's thread, read by any.
+class TurnHistogram {
+ public:
+  static constexpr unsigned kFirstShift = 6;  // the first bucket ends at 64 us
+  static constexpr size_t kBuckets = 30;      // the last bound is 1.05 s
+  static constexpr uint64_t upper_bound_us(size_t i) {
+    return ((i % 2 == 0 ? uint64_t{2} : uint64_t{3}) << (kFirstShift - 1)) << i / 2;
+  }
+  static constexpr size_t bucket_of(uint64_t us) {
+    if (us < upper_bound_us(0)) return 0;
+    const auto octave = static_cast<unsigned>(std::bit_width(us)) - 1;
+    const size_t upper_half = us >> (octave - 1) & 1;
+    return std::min<size_t>(kBuckets, 2 * (octave - kFirstShift) + 1 + upper_half);
+  }
+
+  void record(uint64_t us) {
+    auto& count = counts_[bucket_of(us)];
+    count.store(count.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  }
+  uint64_t count(size_t i) const { return counts_[i].load(std::memory_order_relaxed); }
+
+ private:
+  std::array<std::atomic<uint64_t>, kBuckets + 1> counts_{};
+};
+
 struct LoopStats {
   std::atomic<uint64_t> turns{0}, sleeps{0};
-  std::atomic<uint64_t> busy_ns{0};                  // time not spent sleeping
+  TurnHistogram turn_times;          // of a turn: what was done between two waits for events
+  std::atomic<uint64_t> busy_ns{0};  // time not spent sleeping
   mutable std::atomic<uint64_t> longest_turn_us{0};  // since metrics last took it with exchange(0)
 };
 

@@ -182,6 +182,19 @@ std::vector<MetricFamily> Metrics::Collect() const {
       out.counter("basalt_loop_sleeps_total", "Turns that slept.", get(core.loop->sleeps), label);
       out.counter("basalt_loop_busy_seconds_total", "Time the loop did not sleep.",
                   1e-9 * get(core.loop->busy_ns), label);
+      ClientMetric turns = Families::labelled(label);
+      uint64_t below = 0;
+      for (size_t b = 0; b < reactor::TurnHistogram::kBuckets; ++b) {
+        below += core.loop->turn_times.count(b);
+        turns.histogram.bucket.push_back(
+            {below, 1e-6 * static_cast<double>(reactor::TurnHistogram::upper_bound_us(b))});
+      }
+      turns.histogram.sample_count =
+          below + core.loop->turn_times.count(reactor::TurnHistogram::kBuckets);
+      turns.histogram.sample_sum = 1e-9 * get(core.loop->busy_ns);
+      out.family("basalt_loop_turn_seconds", MetricType::Histogram,
+                 "Time between two waits for events: nothing else of the core runs meanwhile.")
+          .metric.push_back(std::move(turns));
       out.gauge("basalt_loop_longest_turn_seconds", "Longest turn since the start.",
                 1e-6 * get(core.loop->longest_turn_us), label);
     }

@@ -230,6 +230,25 @@ TEST(Loop, PollersAreNeverLeftAsleepWithWork) {
   EXPECT_GT(loop->stats().longest_turn_us.exchange(0) + 1, 0u);
 }
 
+TEST(Loop, TurnTimesAreCounted) {
+  using Histogram = TurnHistogram;
+  // Every bound is the first value of the next bucket, and all values have one.
+  for (size_t i = 0; i < Histogram::kBuckets; ++i) {
+    EXPECT_EQ(Histogram::bucket_of(Histogram::upper_bound_us(i) - 1), i);
+    EXPECT_EQ(Histogram::bucket_of(Histogram::upper_bound_us(i)), i + 1);
+  }
+  EXPECT_EQ(Histogram::bucket_of(0), 0u);
+  EXPECT_EQ(Histogram::bucket_of(UINT64_MAX), Histogram::kBuckets);
+  test::LoopThread thread;
+  thread.run([] { std::this_thread::sleep_for(std::chrono::milliseconds(20)); });
+  thread.run([] {});
+  uint64_t long_turns = 0;
+  for (size_t i = Histogram::bucket_of(20'000); i <= Histogram::kBuckets; ++i) {
+    long_turns += thread.loop().stats().turn_times.count(i);
+  }
+  EXPECT_GE(long_turns, 1u);
+}
+
 TEST(Loop, DeferRunsInTheLoop) {
   test::LoopThread thread;
   std::promise<void> done;
