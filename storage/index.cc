@@ -383,7 +383,9 @@ Status Index::copy_to(int fd) {
 }
 
 Status Index::grow() {
+  growth_waits_ = true;
   const std::unique_lock lock(map_mutex_);
+  growth_waits_ = false;
   const uint64_t wanted = map_bytes() * 2;
   if (const int code = mdb_env_set_mapsize(env_, wanted); code != 0) {
     return fail(Code::kNoSpace,

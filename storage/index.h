@@ -10,6 +10,7 @@
 #include <lmdb.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -73,8 +74,10 @@ class Index {
   const Size& size() const { return size_; }
 
   // A compacted copy, as of now, to a descriptor (a pipe will do). Blocks; any thread but a loop's.
-  // A damaged structure is kCorrupt, as far as LMDB notices.
+  // A damaged structure is kCorrupt, as far as LMDB notices. The map cannot grow meanwhile: whoever
+  // reads the pipe slowly looks at growth_waits(), and gives up if it says so.
   Status copy_to(int fd);
+  bool growth_waits() const { return growth_waits_.load(std::memory_order_relaxed); }
 
   unsigned shard() const { return options_.shard; }
   const std::string& directory() const { return options_.directory; }
@@ -110,6 +113,7 @@ class Index {
   // demands that mdb_env_set_mapsize runs with no transaction in the process. Practically never
   // contended.
   std::shared_mutex map_mutex_;
+  std::atomic<bool> growth_waits_{false};
 };
 
 // A read transaction that is renewed for each use, with a cursor a table. One thread at a time.

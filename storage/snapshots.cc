@@ -158,6 +158,11 @@ Result<SnapshotFile> copy_index(Index& index, const std::string& path, const Cop
     }
     const Bytes bytes = Bytes(piece).first(filled);
     if (status && !bytes.empty()) status = pace(bytes.size());
+    if (status && index.growth_waits()) {
+      status =
+          fail(Code::kBusy,
+               fmt::format("the index of shard {:02} has to grow: try again later", index.shard()));
+    }
     if (status && !bytes.empty()) status = write_at(out.get(), bytes, file.bytes, "write " + path);
     if (status) file.crc = crc32c(bytes, file.crc);
     file.bytes += bytes.size();

@@ -2,14 +2,18 @@
 """Costs stay bounded: figures, not a test.
 
   index   the index after many random updates with listings running: file size against used pages, reader lag, overlay, buffers
-  gc      bytes written for each byte that a client overwrites, with the disk 50, 70, 80 and 90 % full of live data (root: loop image)
-  stall   latency of HEAD of an absent key, which needs no disk, while checkpoints, garbage collection and cold look-ups run: what a loop
-          that stands still would show
+  gc      what garbage collection writes for each byte that a client overwrites, with the disk 50, 70, 80 and 90 % full of live data, and
+          how long clients wait (root: loop image)
+  stall   how long the turns of the loops take (basalt_loop_turn_seconds), idle and while writes, checkpoints, garbage collection, cold reads
+          and listings run
 
-bounds.py index|gc|stall [--updates N] [--keys N] [--mib SIZE] [--seconds N]
+bounds.py index|gc|stall [--updates N] [--keys N] [--mib SIZE] [--full PERCENT ...] [--seconds N]
 """
 import argparse
+import contextlib
 import multiprocessing
+import os
+import queue
 import random
 import re
 import sys
@@ -33,29 +37,41 @@ def metric(server, name):
 
 def writer(connection, number, count, keys, size, results):
     """count puts; or, of a float, as many as that many seconds allow."""
-    s3, rng, taken, refused = S3(*connection), random.Random(number), 0, 0
+    s3, rng, refused, times = S3(*connection), random.Random(number), 0, []
     end = time.monotonic() + count if isinstance(count, float) else None
-    while time.monotonic() < end if end else taken + refused < count:
+    while time.monotonic() < end if end else len(times) + refused < count:
         start = rng.randrange(len(PATTERN) - size)
+        begin = time.monotonic()
         answer = s3.put(BUCKET, f"{rng.randrange(keys):08}", PATTERN[start:start + size])
         if answer.status == 200:
-            taken += 1
-        elif answer.status == 507:
+            times.append(time.monotonic() - begin)
+        elif answer.status in (503, 507):
             refused += 1
             time.sleep(0.01)
         else:
             raise RuntimeError(f"put: {answer.status} {answer.code}")
-    results.put((taken, refused))
+    results.put((times, refused))
 
 
 def write_all(server, count, keys, size, beside=None):
-    """count puts of random keys by WRITERS processes; beside(s3) runs again and again meanwhile. Returns (taken, refused, seconds)."""
+    """count puts of random keys by WRITERS processes; beside(s3) runs again and again meanwhile. Returns (seconds of each, sorted; refused; seconds
+    in all)."""
     connection, results = (server.host, server.access_key, server.secret_key), multiprocessing.Queue()
     writers = [multiprocessing.Process(target=writer, args=(connection, number, count if isinstance(count, float) else count // WRITERS, keys, size, results))
                for number in range(WRITERS)]
     begin = time.monotonic()
     for one in writers:
         one.start()
+    # Read while they run: a process ends only when its results were taken.
+    sums = []
+
+    def read():
+        while len(sums) < len(writers) and (any(one.is_alive() for one in writers) or not results.empty()):
+            with contextlib.suppress(queue.Empty):
+                sums.append(results.get(timeout=1))
+
+    reader = threading.Thread(target=read)
+    reader.start()
     s3 = S3.of(server)
     while any(one.is_alive() for one in writers):
         if beside is not None:
@@ -64,10 +80,29 @@ def write_all(server, count, keys, size, beside=None):
             time.sleep(0.05)
     for one in writers:
         one.join()
-        if one.exitcode != 0:
-            raise RuntimeError("a writer failed")
-    sums = [results.get() for _ in writers]
-    return sum(s[0] for s in sums), sum(s[1] for s in sums), time.monotonic() - begin
+    reader.join()
+    if any(one.exitcode != 0 for one in writers):
+        raise RuntimeError("a writer failed")
+    return sorted(t for s in sums for t in s[0]), sum(s[1] for s in sums), time.monotonic() - begin
+
+
+def quantile(ordered, share):
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0
+
+
+def turns(server):
+    """{upper bound in seconds: turns up to there}, over all loops."""
+    found = {}
+    for bound, count in re.findall(r'^basalt_loop_turn_seconds_bucket{[^}]*le="([^"]+)"} (\S+)$', server.metrics(), re.M):
+        found[float(bound)] = found.get(float(bound), 0) + float(count)
+    return found
+
+
+def turn_quantile(before, after, share):
+    """The upper bound of the bucket with it, in ms."""
+    counts = {bound: after[bound] - before.get(bound, 0) for bound in after}
+    total = counts[float("inf")]
+    return next(bound for bound in sorted(counts) if counts[bound] >= total * share) * 1e3
 
 
 def make_server(root, text, data=None):
@@ -90,7 +125,8 @@ def index(args):
         for name in ("basalt_overlay_bytes", "basalt_buffer_bytes", "basalt_io_in_flight", "basalt_index_reader_lag"):
             highest[name] = max(highest.get(name, 0), metric(server, name))
 
-    taken, _, took = write_all(server, args.updates, args.keys, 300, beside)
+    times, _, took = write_all(server, args.updates, args.keys, 300, beside)
+    taken = len(times)
     time.sleep(5)
     file, used = metric(server, "basalt_index_file_bytes"), metric(server, "basalt_index_used_bytes")
     checkpoints = metric(server, "basalt_checkpoints_total")
@@ -102,7 +138,7 @@ def index(args):
 
 def gc(args):
     size = 64 << 10
-    for share in (50, 70, 80, 90):
+    for share in args.full:
         disk = Disk(args.mib, "ext4")
         try:
             server = make_server(disk.root, "checkpoint_interval_ms = 1000\ngc_sealed_age_ms = 1000\ngc_interval_ms = 500\n",
@@ -113,11 +149,20 @@ def gc(args):
                 if s3.put(BUCKET, f"{number:08}", PATTERN[:size]).status != 200:
                     break
             filled = number + 1
-            before = metric(server, "basalt_log_bytes_total") + metric(server, "basalt_blob_written_bytes_total")
-            taken, refused, took = write_all(server, float(args.seconds), filled, size)
-            after = metric(server, "basalt_log_bytes_total") + metric(server, "basalt_blob_written_bytes_total")
-            print(f"bounds gc: {share} % full ({filled} of {keys} objects of 64 KiB): {(after - before) / max(1, taken * size):.2f} bytes "
-                  f"written a byte; {taken * size / MIB / took:.0f} MiB/s; {refused} of {taken + refused} puts refused with 507", flush=True)
+
+            def written():
+                return (metric(server, "basalt_log_bytes_total") + metric(server, "basalt_blob_written_bytes_total"),
+                        metric(server, "basalt_gc_bytes_moved_total"))
+
+            # The first part brings the segments into the state that overwriting at random leads to.
+            write_all(server, float(args.seconds), filled, size)
+            before = written()
+            times, refused, took = write_all(server, float(args.seconds), filled, size)
+            after, taken = written(), len(times)
+            print(f"bounds gc: {share} % full ({filled} of {keys} objects of 64 KiB): {(after[0] - before[0]) / max(1, taken * size):.2f} bytes "
+                  f"written a byte, {(after[1] - before[1]) / max(1, taken * size):.2f} by collection; {taken * size / MIB / took:.0f} MiB/s; {refused} of "
+                  f"{taken + refused} puts refused; of the others p50 {quantile(times, 0.5) * 1e3:.0f} ms, p99 {quantile(times, 0.99) * 1e3:.0f} ms, "
+                  f"highest {quantile(times, 1) * 1e3:.0f} ms", flush=True)
             server.stop()
         finally:
             if server.process is not None:
@@ -130,42 +175,42 @@ def stall(args):
     server = make_server(root, "checkpoint_interval_ms = 500\ngc_sealed_age_ms = 500\ngc_interval_ms = 500\n"
                          "log_segment_bytes = 8388608\n")
     write_all(server, args.keys, args.keys, 2000)
-    times, done = [], threading.Event()
-
-    def probe(number):
-        s3 = S3.of(server)
-        while not done.is_set():
-            begin = time.perf_counter()
-            try:
-                s3.head(BUCKET, f"absent/{number}")
-            except Broken:
-                return
-            times.append(time.perf_counter() - begin)
-            time.sleep(0.002)
+    large = [f"large/{number}" for number in range(16)]
+    for name in large:
+        S3.of(server).put(BUCKET, name, PATTERN)
 
     def measure(what, work):
-        times.clear()
-        done.clear()
-        probes = [threading.Thread(target=probe, args=(number,)) for number in range(2)]
-        for one in probes:
-            one.start()
+        before = turns(server)
+        checkpoints, moved = metric(server, "basalt_checkpoints_total"), metric(server, "basalt_gc_records_moved_total")
         work()
-        done.set()
-        for one in probes:
-            one.join()
-        ordered = sorted(times)
-        print(f"bounds stall: {what}: {len(ordered)} HEADs, p50 {ordered[len(ordered) // 2] * 1e3:.2f} ms, p99 "
-              f"{ordered[int(len(ordered) * 0.99)] * 1e3:.2f} ms, highest {ordered[-1] * 1e3:.1f} ms; {metric(server, 'basalt_checkpoints_total'):.0f} "
-              f"checkpoints so far", flush=True)
+        after = turns(server)
+        total = after[float("inf")] - before[float("inf")]
+        print(f"bounds stall: {what}: {total:.0f} turns, p50 {turn_quantile(before, after, 0.5):.3g} ms, p99 {turn_quantile(before, after, 0.99):.3g} ms, "
+              f"p99.9 {turn_quantile(before, after, 0.999):.3g} ms, highest {turn_quantile(before, after, 1):.3g} ms (upper bounds of buckets); "
+              f"{metric(server, 'basalt_checkpoints_total') - checkpoints:.0f} checkpoints, "
+              f"{metric(server, 'basalt_gc_records_moved_total') - moved:.0f} records moved", flush=True)
 
     measure("idle", lambda: time.sleep(args.seconds))
 
-    def overwrite():
-        s3, rng, end = S3.of(server), random.Random(1), time.monotonic() + args.seconds
-        while time.monotonic() < end:
-            s3.put(BUCKET, f"{rng.randrange(args.keys):08}", PATTERN[:2000])
+    def mixed():
+        rng, n = random.Random(3), [0]
 
-    measure("one writer, checkpoints and garbage collection", overwrite)
+        def beside(s3):
+            n[0] += 1
+            if n[0] % 50 == 0:
+                # Everything is cold again.
+                for file in server.data.rglob("*"):
+                    if file.is_file():
+                        with open(file, "rb") as handle:
+                            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            s3.list(BUCKET)
+            s3.get(BUCKET, rng.choice(large))
+            for _ in range(20):
+                s3.get(BUCKET, f"{rng.randrange(args.keys):08}")
+
+        write_all(server, float(args.seconds), args.keys, 2000, beside)
+
+    measure("eight writers, checkpoints, garbage collection, cold reads, listings", mixed)
     server.stop()
 
 
@@ -174,7 +219,8 @@ def main():
     parser.add_argument("what", choices=("index", "gc", "stall"))
     parser.add_argument("--updates", type=int, default=1_000_000)
     parser.add_argument("--keys", type=int, default=100_000)
-    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--mib", type=int, default=2048, help="size of the disk: what is kept free of a small one is more than a tenth")
+    parser.add_argument("--full", type=int, nargs="+", default=(50, 70, 80, 90), help="per cent of it that are live data")
     parser.add_argument("--seconds", type=int, default=10)
     args = parser.parse_args()
     {"index": index, "gc": gc, "stall": stall}[args.what](args)

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <deque>
 #include <fstream>
 #include <map>
 #include <random>
@@ -13,6 +15,7 @@
 #include "storage/checkpointer.h"
 #include "storage/generated/record_generated.h"
 #include "storage/mutation_builder.h"
+#include "storage/snapshots.h"
 #include "tests/unit/storage/fakes.h"
 
 namespace basalt::storage {
@@ -164,6 +167,41 @@ TEST(Index, MapGrowsUnderReaders) {
   EXPECT_GT(index->map_bytes(), map_before);
   EXPECT_EQ(totals.of(1).objects, 2000);
   EXPECT_EQ(totals.of(1).bytes, 20'000);
+}
+
+// A copy may take as long as its pace wants; a map that has to grow does not wait for it.
+TEST(Index, AMapThatHasToGrowEndsASlowCopy) {
+  const TemporaryDirectory directory;
+  auto index = open_index(directory);
+  const std::string meta(2000, 'm');
+  std::deque<std::string> names;
+  {
+    IndexWriter writer(*index);
+    ASSERT_TRUE(writer.begin());
+    for (int i = 0; i < 4000; ++i) {
+      const KeyView key{Table::kCurrent, 5, names.emplace_back("name" + std::to_string(i))};
+      ASSERT_TRUE(writer.put(key, encode(key, {.size = 1, .meta = as_bytes(meta)}).view()));
+    }
+    ASSERT_TRUE(writer.commit());
+  }
+  std::atomic<bool> copying{false};
+  Result<SnapshotFile> copied = SnapshotFile{};
+  std::thread copier([&] {
+    copied = copy_index(*index, directory.path() + "/copy", [&](size_t) -> Status {
+      copying = true;
+      while (!index->growth_waits()) std::this_thread::yield();
+      return {};
+    });
+  });
+  while (!copying) std::this_thread::yield();
+  const uint64_t before = index->map_bytes();
+  IndexWriter writer(*index);
+  EXPECT_TRUE(writer.grow_map());
+  copier.join();
+  EXPECT_EQ(index->map_bytes(), 2 * before);
+  ASSERT_FALSE(copied.has_value());
+  EXPECT_EQ(copied.error().code, Code::kBusy);
+  EXPECT_TRUE(copy_index(*index, directory.path() + "/copy", [](size_t) { return Status(); }));
 }
 
 TEST(Index, LargeCheckpointIsSplit) {
