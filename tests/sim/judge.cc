@@ -126,7 +126,6 @@ class JudgedShard final : public MetaShard {
   void get(GetRequest& request) override {
     inner_.get(request);
     judge(request.key, request.result);
-    world_.judge().gave(name_of_get(number_, request.key), answer_of(request.result));
   }
   Result<storage::Record> get_now(const storage::KeyView& key) override {
     auto result = inner_.get_now(key);
@@ -244,6 +243,7 @@ class JudgedShard final : public MetaShard {
     } else {
       world_.judge_refusal("get", result.error());
     }
+    world_.judge().gave(name_of_get(number_, view), answer_of(result));
   }
 
   World& world_;

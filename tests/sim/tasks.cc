@@ -103,7 +103,7 @@ class Write final : public Task {
     if (chance.happens(mix.conditional)) {
       Condition condition{static_cast<Precondition::Kind>(chance.below(5)), first.key, {}, 0, 0};
       // Mostly about what is there, so that most conditions hold or fail by race.
-      const auto record = world_.shard(shard_).get_now(condition.key.view());
+      const auto record = world_.look_up(shard_, condition.key.view());
       if (record) {
         condition.tag = std::string(record->view().tag);
         condition.seq = record->view().seq;
@@ -148,7 +148,7 @@ class Write final : public Task {
   bool plan_rewrite() {
     const auto place = world_.pick_existing();
     if (place.key.table == Table::kIdentity) return false;  // control state has its own way
-    const auto record = world_.shard(place.shard).get_now(place.key.view());
+    const auto record = world_.look_up(place.shard, place.key.view());
     if (!record) return false;
     const ValuePtr old = world_.judge_record(place.shard, place.key, &record->view());
     if (old == nullptr) return false;
@@ -179,7 +179,7 @@ class Write final : public Task {
     Change change{target.key, nullptr, {}};
     for (const auto& [key, old] : world_.model().acknowledged(shard_)) {
       if (key.table != Table::kPart || key.space != target.key.space) continue;
-      const auto record = world_.shard(shard_).get_now(key.view());
+      const auto record = world_.look_up(shard_, key.view());
       if (!record) continue;
       const ValuePtr shown = world_.judge_record(shard_, key, &record->view());
       if (shown == nullptr || record->view().blobs.empty()) continue;
@@ -332,6 +332,7 @@ class Read final : public Task {
     guard_ = client.blobs().guard();  // before the look-up
     if (world.chance().happens(0.5)) {
       if (auto record = client.get_now(shard_, key_.view())) {
+        world.judge().came(name_of_get(shard_, key_.view()), answer_of(*record));
         use(*record);
         return;
       }

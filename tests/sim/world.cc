@@ -386,6 +386,23 @@ bool World::wants_to_wake(Core& core) const {
   return ::poll(bells, std::size(bells), 0) > 0;
 }
 
+Result<storage::Record> World::look_up(unsigned number, const storage::KeyView& key) {
+  auto result = shard(number).get_now(key);
+  judge_.came(name_of_get(number, key), answer_of(result));
+  return result;
+}
+
+// All cores are turned on this thread: between two turns a push and its bell are one step.
+bool World::sleeps_on_mail(const Core& core, unsigned number) const {
+  if (!core.asleep) return false;
+  pollfd bell{core.client->wake_fd(), POLLIN, 0};
+  if (::poll(&bell, 1, 0) > 0) return false;
+  for (unsigned from = 0; from < core_count(); ++from) {
+    if (from != number && !fabric_->ring(from, number).empty()) return true;
+  }
+  return false;
+}
+
 void World::wake(Core& core) {
   if (!core.asleep) return;
   trace_.event("wakes");
@@ -534,7 +551,11 @@ void World::new_task() {
 
 // A core that sleeps does nothing until something wakes it; only the engine has a clock that ticks.
 // What a timer of the server's loop would find in the mailbox by chance is not looked for.
-void World::turn_of(Core& core) {
+void World::turn_of(unsigned number) {
+  Core& core = *cores_[number];
+  if (sleeps_on_mail(core, number)) {
+    return fail(fmt::format("core {} sleeps on a message: nobody rang its bell", number));
+  }
   if (core.asleep) {
     if (chance_.happens(0.05)) core.engine->poll();
     if (!wants_to_wake(core)) return;
@@ -584,7 +605,7 @@ void World::quiet() {
 }
 
 void World::turn() {
-  turn_of(*cores_[chance_.below(cores_.size())]);
+  turn_of(static_cast<unsigned>(chance_.below(cores_.size())));
   if (chance_.happens(0.3)) helpers_.run_one("", chance_.happens(0.05));
   if (chance_.happens(0.3)) clock_.advance_ns(chance_.below(20'000'000));
   if (chance_.happens(0.005)) clock_.advance_ns(chance_.below(60) * 1'000'000'000);
@@ -607,7 +628,7 @@ void World::live(bool last) {
     if (chance_.happens(0.005)) cores_[chance_.below(cores_.size())]->local().request_checkpoint();
     if (profile_ == Profile::kBadSectors && chance_.happens(0.005)) {
       const Place place = pick_existing();
-      const auto record = shard(place.shard).get_now(place.key.view());
+      const auto record = look_up(place.shard, place.key.view());
       if (record && !record->view().blobs.empty()) {
         const BlobRef& blob = record->view().blobs.front();
         // Log records are read again by a recovery: damage there is another story.

@@ -95,6 +95,8 @@ class World {
   unsigned core_of(unsigned shard) const { return shard % core_count(); }
   // As its own core sees it, without a mailbox.
   storage::MetaShard& shard(unsigned number) { return core(core_of(number)).judged->shard(number); }
+  // Asked at the shard itself, not through a mailbox.
+  Result<storage::Record> look_up(unsigned number, const storage::KeyView& key);
   Chance& chance() { return chance_; }
   Model& model() { return model_; }
   Judge& judge() { return judge_; }
@@ -130,13 +132,14 @@ class World {
   void attach();
   void load_control();
   bool wants_to_wake(Core& core) const;
+  bool sleeps_on_mail(const Core& core, unsigned number) const;
   void wake(Core& core);
   bool deliver_all();
   void quiet();
   void judge_mail();
   void live(bool last);
   void turn();
-  void turn_of(Core& core);
+  void turn_of(unsigned number);
   void new_task();
   void end_by_crash(bool power_fails);
   void end_by_stop();
