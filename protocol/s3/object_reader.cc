@@ -132,9 +132,12 @@ Task<Result<ObjectReader::Piece>> ObjectReader::next() {
   } else if (slot.window->blob == nullptr) {
     piece.data = slot.window->bytes;
   } else {
+    if (!slot.read) start_read(slot);
     auto slice = co_await *slot.read;
     if (!slice && slice.error().code == Code::kBusy) {
-      // There was no memory for it; the windows before it have given theirs back by now.
+      // There was no memory for it. The windows before it have given theirs back by now, and those
+      // behind it do so: they are read when it is their turn.
+      co_await drop_read_ahead();
       start_read(slot);
       slice = co_await *slot.read;
     }
@@ -145,6 +148,14 @@ Task<Result<ObjectReader::Piece>> ObjectReader::next() {
     piece.data = slot.slice.data;
   }
   co_return piece;
+}
+
+Task<void> ObjectReader::drop_read_ahead() {
+  for (size_t i = 1; i < count_; ++i) {
+    Slot& slot = slots_[(front_ + i) % slots_.size()];
+    if (slot.read && !slot.read->await_ready()) (void)co_await *slot.read;
+    slot.read.reset();
+  }
 }
 
 Task<void> ObjectReader::settle() {

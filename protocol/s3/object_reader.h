@@ -73,6 +73,7 @@ class ObjectReader {
   bool prepare(Slot& slot);
   void read_ahead();
   void start_read(Slot& slot);
+  Task<void> drop_read_ahead();
 
   storage::BlobStore& store_;
   const storage::RecordView& record_;

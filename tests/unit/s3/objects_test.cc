@@ -2,6 +2,7 @@
 // whole layer.
 #include <gtest/gtest.h>
 
+#include "protocol/s3/object_reader.h"
 #include "tests/unit/s3/s3_world.h"
 
 namespace basalt::s3 {
@@ -97,6 +98,26 @@ TEST_F(ObjectsTest, PutAndGetOfEverySize) {
     EXPECT_EQ(headed.header("Content-Length"), std::to_string(size));
     EXPECT_EQ(headed.body, "");
   }
+}
+
+// Of the windows that are read ahead those that find no memory are read when their turn comes.
+TEST_F(ObjectsTest, LargeReadsWithLittleMemory) {
+  const std::string body = pattern(2'500'000);
+  ASSERT_EQ(put("key", body).status, 200);
+  std::vector<Buffer> held;
+  for (Buffer one = world.buffers().take(kReadWindowBytes); one;
+       one = world.buffers().take(kReadWindowBytes)) {
+    held.push_back(std::move(one));
+  }
+  EXPECT_EQ(get("key").status, 503);
+  for (int windows = 1; windows <= 8; ++windows) {
+    held.pop_back();
+    EXPECT_EQ(get("key").body, body) << windows;
+    EXPECT_EQ(get("key", {{"Range", "bytes=70000-1900000"}}).body, body.substr(70000, 1830001));
+  }
+  held.clear();
+  EXPECT_EQ(get("key").body, body);
+  EXPECT_EQ(world.buffers().bytes_in_use(), 0u);
 }
 
 TEST_F(ObjectsTest, KeysAreOpaque) {

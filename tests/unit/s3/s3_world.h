@@ -247,6 +247,8 @@ class World : public shards::ControlListener, public RequestObserver {
                        std::string(r.account_id), r.status, r.bytes_in, r.bytes_out});
   }
 
+  BufferPool& buffers() { return buffers_; }
+
   // Runs everything on this thread until the task is done.
   template <class T>
   void drive(Task<T>& task) {
