@@ -40,7 +40,8 @@ TEST(BlockPool, KeepsAtMostItsBound) {
     void* again = take_block(kBlockBytesMax);
     EXPECT_TRUE(kept.contains(again));
     give_block(again, kBlockBytesMax);
-  }).join();
+  })
+      .join();
 }
 
 TEST(BlockPool, BlocksMayEndOnAnotherThread) {
