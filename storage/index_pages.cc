@@ -248,6 +248,9 @@ Status IndexPages::read_metas(std::array<Meta, 2>& metas) {
       meta.why = "the page size is not that of the file";
       continue;
     }
+    // A commit may have made the file longer since.
+    if (::fstat(fd_.get(), &info) != 0) return fail_errno(errno, "stat index");
+    file_bytes_ = static_cast<uint64_t>(info.st_size);
     if (meta.last_page < 1 || (meta.last_page + 1) * page_bytes_ > file_bytes_) {
       meta.why = "it names pages behind the end of the file";
       continue;

@@ -374,12 +374,7 @@ Status Scrub::check_fixed() {
       }
       if (what.empty()) continue;
       // It may have been unlinked or taken into use again since the list was made.
-      const auto now = parts_.files.segments();
-      const auto same = std::find_if(now.begin(), now.end(), [&](const auto& other) {
-        return other.number == info.number && other.generation == info.generation &&
-               other.state != State::kRaw;
-      });
-      if (same == now.end()) break;
+      if (!in_use(info.number, info.generation)) break;
       find({Finding::Kind::kSegment, path, copy * kBlockBytes, std::move(what), {}, {}});
     }
   }
@@ -390,6 +385,15 @@ Status Scrub::check_fixed() {
     BASALT_CHECK_OK(pace(0));
   }
   return {};
+}
+
+// Whether the segment is still what it was: the generation rises with each use.
+bool Scrub::in_use(uint32_t number, uint32_t generation) const {
+  const auto segments = parts_.files.segments();
+  return std::ranges::any_of(segments, [&](const LocalFiles::SegmentInfo& info) {
+    return info.number == number && info.generation == generation &&
+           info.state != SegmentEntry::State::kRaw && info.state != SegmentEntry::State::kGone;
+  });
 }
 
 void Scrub::check_log(const std::string& path, uint32_t number, uint32_t generation, uint64_t end) {
@@ -429,6 +433,8 @@ void Scrub::check_log(const std::string& path, uint32_t number, uint32_t generat
       if (stop_ || cancel_) return;
       continue;
     }
+    // It may have been filled, emptied and taken into use again meanwhile.
+    if (!in_use(number, generation)) return;
     find(
         {Finding::Kind::kLog, path, offset, "a batch that recovery would read is damaged", {}, {}});
     // On to the next whole batch.

@@ -114,6 +114,7 @@ class Scrub {
   void run_scrub();
   Status step();
   Status check_fixed();
+  bool in_use(uint32_t number, uint32_t generation) const;
   void check_log(const std::string& path, uint32_t number, uint32_t generation, uint64_t end);
   Status check_index(unsigned shard);
   Status check_blobs(unsigned shard);
