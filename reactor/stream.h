@@ -52,7 +52,7 @@ struct WriteCall : Completion {  // completes when all bytes are handed to the k
   WriteCall(std::initializer_list<Bytes> parts, uint64_t t, bool more_follows = false);
 };
 
-struct SendFileCall : Completion {  // plain streams only (see Stream::can_sendfile)
+struct SendFileCall : Completion {
   int fd;
   uint64_t offset, length;
   uint64_t timeout_ms = kNoDeadline;
@@ -80,7 +80,8 @@ class Stream {
   // Not on TLS: kBusy.
   virtual Result<size_t> write_now(std::span<const iovec> pieces, bool more = false) = 0;
 
-  virtual bool can_sendfile() const = 0;  // plain
+  // Plain: sendfile(2). TLS: read from the page cache and encrypted record by record.
+  virtual bool can_sendfile() const = 0;
   virtual bool tls() const = 0;
   // "127.0.0.1:41234" (IPv4 in IPv6 too), "[::1]:41234", "unix:uid=0".
   virtual std::string_view peer() const = 0;

@@ -1,7 +1,9 @@
 #include "reactor/tls.h"
 
 #include <openssl/err.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -217,7 +219,6 @@ SocketStream::Attempt TlsStream::try_peek() {
 SocketStream::Attempt TlsStream::try_write(std::span<const iovec> pieces, bool) {
   // Small pieces share a record. After "needs writable" the same pieces come again, so the same
   // bytes are gathered and OpenSSL's rule (a retry carries the same bytes) holds.
-  static constexpr size_t kRecordBytes = 16384;
   std::array<uint8_t, kRecordBytes> gathered;
   size_t total = 0;
   size_t index = 0;
@@ -238,14 +239,8 @@ SocketStream::Attempt TlsStream::try_write(std::span<const iovec> pieces, bool) 
       size = fill;
     }
     size_t written = 0;
-    ERR_clear_error();
-    errno = 0;
-    const int result = SSL_write_ex(ssl_, data, std::min(size, kRecordBytes), &written);
-    if (result != 1) {
-      const Attempt attempt = of_error(result, "TLS write");
-      if (attempt.kind == Attempt::Kind::kEnd) {
-        return {.kind = Attempt::Kind::kFailed, .error = EPIPE, .what = "TLS write"};
-      }
+    const Attempt attempt = write_record(data, std::min(size, kRecordBytes), written);
+    if (attempt.kind != Attempt::Kind::kMoved) {
       if (total == 0 || attempt.kind == Attempt::Kind::kFailed) return attempt;
       break;
     }
@@ -263,8 +258,42 @@ SocketStream::Attempt TlsStream::try_write(std::span<const iovec> pieces, bool) 
   return {.kind = Attempt::Kind::kMoved, .bytes = total, .again = total >= kSliceMax};
 }
 
-SocketStream::Attempt TlsStream::try_sendfile(SendFileCall&) {
-  return {.kind = Attempt::Kind::kFailed, .error = EOPNOTSUPP, .what = "sendfile on TLS"};
+// A record's worth from the page cache, encrypted while it is in the processor's. After "needs
+// writable" the same bytes of the file are asked for again (whoever may call this holds them
+// unchanged: storage/blob_store.h, FileRange).
+SocketStream::Attempt TlsStream::try_sendfile(SendFileCall& call) {
+  std::array<uint8_t, kRecordBytes> record;
+  size_t total = 0;
+  while (total < call.length && total < kSliceMax) {
+    const size_t wanted = std::min<uint64_t>(call.length - total, record.size());
+    ssize_t size;
+    do {
+      size = pread(call.fd, record.data(), wanted, static_cast<off_t>(call.offset + total));
+    } while (size < 0 && errno == EINTR);
+    if (size < 0) return {.kind = Attempt::Kind::kFailed, .error = errno, .what = "pread"};
+    if (static_cast<size_t>(size) < wanted) {
+      return {.kind = Attempt::Kind::kFailed, .error = EIO, .what = "pread: the file is shorter"};
+    }
+    size_t written = 0;
+    const Attempt attempt = write_record(record.data(), wanted, written);
+    if (attempt.kind != Attempt::Kind::kMoved) {
+      if (total == 0 || attempt.kind == Attempt::Kind::kFailed) return attempt;
+      break;
+    }
+    total += written;
+  }
+  return {.kind = Attempt::Kind::kMoved, .bytes = total};
+}
+
+// At most kRecordBytes. kMoved: `written` of them.
+SocketStream::Attempt TlsStream::write_record(const uint8_t* data, size_t size, size_t& written) {
+  ERR_clear_error();
+  errno = 0;
+  const int result = SSL_write_ex(ssl_, data, size, &written);
+  if (result == 1) return {.kind = Attempt::Kind::kMoved};
+  const Attempt attempt = of_error(result, "TLS write");
+  if (attempt.kind != Attempt::Kind::kEnd) return attempt;
+  return {.kind = Attempt::Kind::kFailed, .error = EPIPE, .what = "TLS write"};
 }
 
 }  // namespace basalt::reactor

@@ -32,6 +32,7 @@ class TlsStream final : public SocketStream {
  public:
   // At most so much is encrypted or decrypted in one go (a record is 16 KiB, about 10 us).
   static constexpr size_t kSliceMax = 256 * 1024;
+  static constexpr size_t kRecordBytes = 16384;
 
   // Called once, in a callback of the stream: it must not destroy the stream there.
   using HandshakeDone = std::move_only_function<void(bool ok)>;
@@ -46,7 +47,7 @@ class TlsStream final : public SocketStream {
   // Before any other call.
   void start_handshake(uint64_t timeout_ms, HandshakeDone done);
 
-  bool can_sendfile() const override { return false; }
+  bool can_sendfile() const override { return true; }
   bool tls() const override { return true; }
   Result<size_t> write_now(std::span<const iovec>, bool) override { return fail(Code::kBusy); }
 
@@ -56,6 +57,7 @@ class TlsStream final : public SocketStream {
   bool has_pending() const override;
   Attempt try_write(std::span<const iovec> pieces, bool more) override;
   Attempt try_sendfile(SendFileCall& call) override;
+  Attempt write_record(const uint8_t* data, size_t size, size_t& written);
   void say_end() override;
   bool drive_handshake() override;
   void handshake_timed_out() override;
