@@ -26,6 +26,8 @@ from harness.server import Server, fresh_dir
 BUCKET = "full"
 MIB = 1 << 20
 PATTERN = random.Random(7).randbytes(16 * MIB)
+TAKEN_WHEN_FULL_MAX = 8000  # two segments of 4 MiB in batches of 4 KiB, for each of two cores, and as much again
+REFUSED_IN_A_ROW = 8  # of different keys: every core has refused
 DEADLINE = 120  # of what the server does in the background
 RETURN_MIN = 0.95
 # Small segments for a small disk: some ten of them are always in use or kept ready. Without snapshots, whose log is kept for a
@@ -157,13 +159,31 @@ class Full:
             raise Failed("the server is not healthy")
 
     def refused(self):
-        """Small, large and multipart: each with the clear code."""
-        for size in (10, 100_000, 500_000, 6 * MIB):
-            if self.put("late", (0, size)):
-                raise Failed(f"a PUT of {size} bytes was taken on a full disk")
-        answer = self.again(lambda s3: s3.multipart(BUCKET, "late", [b"part"]))
+        """Every kind of write ends with the clear code. Not at once: what the first refusal left of the log segments that have their space
+        already still takes small objects, and what it takes is held to be there like all else."""
+        for size in (6 * MIB, 500_000, 100_000, 10):
+            self.until_refused(f"a PUT of {size} bytes", lambda key, size=size: self.put(key, (0, size)))
+        self.until_refused("a multipart upload", self.put_in_parts)
+
+    def until_refused(self, what, write):
+        in_a_row = 0
+        for _ in range(TAKEN_WHEN_FULL_MAX):
+            self.next += 1
+            in_a_row = 0 if write(f"late/{self.next:06}") else in_a_row + 1
+            if in_a_row == REFUSED_IN_A_ROW:
+                return
+        raise Failed(f"{what} is still taken on a full disk")
+
+    def put_in_parts(self, key):
+        state = (0, 4)
+        answer = self.again(lambda s3: s3.multipart(BUCKET, key, [content(state)]))
+        if answer.status == 200:
+            self.held[key] = state
+            self.written += 1
+            return True
         if (answer.status, answer.code) != (507, "InsufficientStorage"):
             raise Failed(f"multipart upload on a full disk: {answer.status} {answer.code}")
+        return False
 
     def delete(self, key):
         answer = self.again(lambda s3: s3.delete(BUCKET, key))
