@@ -87,10 +87,10 @@ struct RecoveredRecord {
 // shard's last checkpoint; zero if none). Segments that lie wholly before are not read. What was
 // visited is on stable storage afterwards, and may be served before it is checkpointed. The first
 // checkpoint of a shard stores a position of this epoch, at least {epoch of the superblock, LSN
-// epoch << kLsnEpochShift}. A torn tail ends a lane quietly; a damaged record before the acknowledged end (a later
-// valid batch proves it was acknowledged) is kCorrupt with the place in its text: the caller opens
-// read-only. Then all that can still be read, also behind the damage, has been visited. An error of
-// `visit` ends the replay.
+// epoch << kLsnEpochShift}. A torn tail ends a lane quietly; a damaged record before the
+// acknowledged end (a later valid batch proves it was acknowledged) is kCorrupt with the place in
+// its text: the caller opens read-only. Then all that can still be read, also behind the damage,
+// has been visited. An error of `visit` ends the replay.
 Status replay_log(Files& files, std::span<const LogPosition> applied,
                   const std::function<Status(const RecoveredRecord&)>& visit);
 // After recovery has been checkpointed, all shards: all log segments that existed before are sealed

@@ -35,8 +35,7 @@ class Record {
   // Copies everything the view shows into one allocation.
   explicit Record(const RecordView& view);
   // Takes the memory that the view points into.
-  Record(BlockBytes bytes, const RecordView& view)
-      : bytes_(std::move(bytes)), view_(view) {}
+  Record(BlockBytes bytes, const RecordView& view) : bytes_(std::move(bytes)), view_(view) {}
   Record(Record&&) noexcept = default;
   Record& operator=(Record&&) noexcept = default;
 

@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <array>
 
-#include "storage/pool_allocator.h"
-
 #include "base/flat_view.h"
+#include "storage/pool_allocator.h"
 
 namespace basalt::s3 {
 namespace {
