@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include "auth/hash_constants.h"
 #include "auth/hash_lanes.h"
 
 namespace basalt::auth {
