@@ -326,7 +326,12 @@ std::vector<MetricFamily> Metrics::Collect() const {
               static_cast<double>(use.segments_reused));
   out.counter("basalt_gc_records_moved_total", "Records that garbage collection moved.",
               static_cast<double>(use.records_moved));
-  out.gauge("basalt_below_low_water", "1 while new data is refused for want of space.",
+  out.counter("basalt_gc_bytes_moved_total", "Bytes of their bodies.",
+              static_cast<double>(use.bytes_moved));
+  out.gauge("basalt_writes_waiting", "Writes that wait for garbage collection to make room.",
+            static_cast<double>(use.writes_waiting));
+  out.gauge("basalt_below_low_water",
+            "1 below the low-water mark: new data waits for garbage collection, or is refused.",
             use.below_low_water ? 1 : 0);
   out.gauge("basalt_healthy", "0 once a write failed: the engine is read-only until a restart.",
             engine_.healthy() ? 1 : 0);

@@ -165,6 +165,7 @@ void Server::Impl::stop() {
   if (std::exchange(stopped, true)) return;
   ready.store(false, std::memory_order_relaxed);
   for (CoreThread& core : cores) core.pause_listening();
+  if (engine) engine->end_waits();
   std::vector<std::future<void>> waits;
   for (CoreThread& core : cores) waits.push_back(core.drain());
   for (auto& wait : waits) wait.get();

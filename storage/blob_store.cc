@@ -65,11 +65,14 @@ class LocalBlobStore final : public BlobStore, private BlobPlaces, private Space
   }
 
   Result<std::unique_ptr<BlobWriter>> create(uint64_t size) override {
-    if (files_.below_low_water()) return fail(Code::kNoSpace, "below the low-water mark");
-    return create_reclaiming(size);
+    return make_writer(size, true);
   }
 
   Result<std::unique_ptr<BlobWriter>> create_reclaiming(uint64_t size) override {
+    return make_writer(size, false);
+  }
+
+  Result<std::unique_ptr<BlobWriter>> make_writer(uint64_t size, bool paced) {
     if (!files_.healthy()) return fail(Code::kReadOnly, files_.health_text());
     if (size == 0) return fail(Code::kInvalid, "empty blob");
     if (size != kSizeUnknown && size > kBlobBytesMax) return fail(Code::kTooLarge, "blob");
@@ -84,10 +87,15 @@ class LocalBlobStore final : public BlobStore, private BlobPlaces, private Space
     if (!first) return fail(Code::kBusy, "no buffer for a writer");
     writers_.push_back(std::make_unique<BlobWriteState>(static_cast<BlobPlaces&>(*this), files_,
                                                         io_, run_queue_, buffers_, stats_, kind,
-                                                        size, std::move(first)));
+                                                        size, paced, std::move(first)));
     BlobWriteState& state = *writers_.back();
     state.try_place();
     ++handles_;
+    if (paced && state.error()) {
+      Error error = *state.error();
+      handle_gone(state);
+      return std::unexpected(std::move(error));
+    }
     return std::make_unique<WriterHandle>(*this, state);
   }
 

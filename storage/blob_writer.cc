@@ -21,7 +21,7 @@ bool is_space_error(int error) { return error == ENOSPC || error == EDQUOT || er
 
 BlobWriteState::BlobWriteState(BlobPlaces& places, LocalFiles& files, Io& io, RunQueue& run_queue,
                                BufferPool& buffers, EngineStats& stats, BlobKind kind,
-                               uint64_t size, Buffer first)
+                               uint64_t size, bool paced, Buffer first)
     : places_(places),
       files_(files),
       io_(io),
@@ -30,6 +30,8 @@ BlobWriteState::BlobWriteState(BlobPlaces& places, LocalFiles& files, Io& io, Ru
       stats_(stats),
       kind_(kind),
       size_(size),
+      paced_(paced),
+      ticket_(known() ? stored_bytes(size) : kWriteBufferBytes, first.size()),
       spare_(std::move(first)) {
   if (known()) chunks_.reserve(chunk_count(size_));
 }
@@ -42,7 +44,8 @@ MutableBytes BlobWriteState::room() {
     size_t wanted = std::min<uint64_t>(left, kWriteBufferBytes);
     if (spare_) {
       current_ = std::move(spare_);
-    } else if (bytes_held_ + round_up(wanted, kBlockBytes) <= kBlobWriteBytesInFlightMax) {
+    } else if (!paced_ &&
+               bytes_held_ + round_up(wanted, kBlockBytes) <= kBlobWriteBytesInFlightMax) {
       // An empty pool only means fewer buffers: a writer keeps its first one until it ends.
       current_ = buffers_.take(round_up(wanted, kBlockBytes));
     }
@@ -121,6 +124,22 @@ void BlobWriteState::seal(SealBlob& seal) {
 
 void BlobWriteState::try_place() {
   if (placed_ || error_ || over_) return;
+  if (paced_ && files_.healthy()) {
+    switch (files_.take_room(ticket_)) {
+      case Room::kYes:
+        paced_ = false;
+        answer_waiting();
+        break;
+      case Room::kWait:
+        return;
+      case Room::kNone:
+        return fail_with({Code::kNoSpace, "the disk is full: below the low-water mark"});
+      case Room::kCrowd:
+        return fail_with({Code::kBusy, "too many writes wait for space"});
+      case Room::kEnded:
+        return fail_with({Code::kBusy, "the server stops"});
+    }
+  }
   auto found = places_.find_place(kind_, known() ? stored_bytes(size_) : 0);
   if (!found) return fail_with(found.error());
   if (!*found) return;

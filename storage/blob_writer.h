@@ -38,7 +38,7 @@ class BlobPlaces {
 class BlobWriteState {
  public:
   BlobWriteState(BlobPlaces& places, LocalFiles& files, Io& io, RunQueue& run_queue,
-                 BufferPool& buffers, EngineStats& stats, BlobKind kind, uint64_t size,
+                 BufferPool& buffers, EngineStats& stats, BlobKind kind, uint64_t size, bool paced,
                  Buffer first);
 
   MutableBytes room();
@@ -54,6 +54,7 @@ class BlobWriteState {
   bool waits_for_place() const { return !placed_ && !error_ && !over_; }
   // Nothing refers to it any more: no handle and nothing in flight.
   bool finished() const { return handle_gone_ && over_ && in_flight_ == 0; }
+  const std::optional<Error>& error() const { return error_; }
   bool busy() const { return in_flight_ > 0; }
 
  private:
@@ -92,6 +93,8 @@ class BlobWriteState {
   const BlobKind kind_;
   const uint64_t size_;
 
+  bool paced_;  // has to wait for room still, with its first buffer only; see Files::take_room()
+  RoomTicket ticket_;
   bool placed_ = false;
   bool ready_to_write_ = false;  // placed, and allocated if that was wanted
   BlobPlaces::Place place_;

@@ -12,9 +12,9 @@
 namespace basalt::storage {
 
 namespace {
-// Below the low-water mark deletes wait for a checkpoint before their space is free: then it comes
-// soon.
-constexpr uint64_t kLowWaterCheckpointNs = 1'000'000'000;
+// Where space is short, what was deleted or replaced waits for a checkpoint before its space is
+// free: then it comes soon.
+constexpr uint64_t kShortCheckpointNs = 250'000'000;
 // A checkpoint that found no space is tried again so often.
 constexpr uint64_t kStalledRetryNs = 1'000'000'000;
 constexpr uint32_t kTickMsMax = 1'000;
@@ -45,7 +45,8 @@ LocalCore::LocalCore(const Parts& parts, unsigned core, Io& io, RunQueue& run_qu
   checkpointer_ = std::make_unique<Checkpointer>(parts_.files, parts_.totals, stats_, tick_ms,
                                                  [this] { wake(); });
   relocator_ = std::make_unique<Relocator>(
-      [this](unsigned number) -> MetaShard& { return shard(number); }, *blobs_, parts_.damaged);
+      [this](unsigned number) -> MetaShard& { return shard(number); }, *blobs_, parts_.damaged,
+      [this] { return parts_.files.space_is_short(); });
 }
 
 LocalCore::~LocalCore() {
@@ -55,6 +56,7 @@ LocalCore::~LocalCore() {
   relocator_.reset();
   lane_.reset();
   // After stop() nothing is under way; without it the lane has just failed what was.
+  for (auto& shard : shards_) shard->stop();
   const auto busy = [](const auto& shard) { return !shard->idle(); };
   while (std::ranges::any_of(shards_, busy)) run_queue_.run();
   blobs_.reset();
@@ -118,6 +120,7 @@ bool LocalCore::poll() {
     did = true;
   }
   did |= relocator_->poll();
+  for (auto& shard : shards_) did |= shard->drive();
   drive_flush();
   did |= drive_checkpoint();
   if (stopped_ != nullptr) drive_stop();
@@ -156,7 +159,7 @@ bool LocalCore::checkpoint_wanted(const LogPosition& position) {
          // Half of the bound: so that writes need not wait while the other half is being written.
          stats_.overlay_bytes.load(std::memory_order_relaxed) >= options.overlay_bytes_max / 2 ||
          since_ns >= uint64_t{options.checkpoint_interval_ms} * 1'000'000 ||
-         (dropped && since_ns >= kLowWaterCheckpointNs && parts_.files.below_low_water());
+         (dropped && since_ns >= kShortCheckpointNs && parts_.files.space_is_short());
 }
 
 bool LocalCore::drive_checkpoint() {
@@ -248,6 +251,7 @@ void LocalCore::end_checkpoint(Checkpointer::Outcome outcome) {
 void LocalCore::stop(Completion& stopped) {
   BASALT_CHECK(stopped_ == nullptr && !stop_done_);
   stopped_ = &stopped;
+  parts_.files.end_waits();
   for (auto& shard : shards_) shard->stop();
   relocator_->stop();
   wake();

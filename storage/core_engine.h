@@ -49,7 +49,8 @@ class LocalCore final : public CoreEngine {
   // Any thread.
   bool offer(const Relocation& relocation);
   size_t relocations_outstanding() const { return relocator_->outstanding(); }
-  uint64_t records_moved() const { return relocator_->moved(); }  // any thread
+  uint64_t records_moved() const { return relocator_->moved(); }      // any thread
+  uint64_t bytes_moved() const { return relocator_->bytes_moved(); }  // any thread
   void request_checkpoint();
   // Everything whose completion was posted before the call is in the index once flushed(ticket). A
   // core with nothing to write is flushed at its next turn.

@@ -71,11 +71,15 @@ class LocalEngine final : public Engine, public Maintenance {
 
   bool healthy() const override { return files_->healthy(); }
   std::string health_text() const override { return files_->health_text(); }
+  void end_waits() override { files_->end_waits(); }
   SpaceUse space_use() const override {
     SpaceUse use = files_->space_use();
     const std::lock_guard lock(cores_mutex_);
-    for (const LocalCore* core : cores_)
-      use.records_moved += core == nullptr ? 0 : core->records_moved();
+    for (const LocalCore* core : cores_) {
+      if (core == nullptr) continue;
+      use.records_moved += core->records_moved();
+      use.bytes_moved += core->bytes_moved();
+    }
     return use;
   }
   uint64_t space_bytes(uint64_t space) const override {
@@ -362,6 +366,14 @@ void LocalEngine::start_collector() {
                                     for (LocalCore* core : cores_)
                                       count +=
                                           core == nullptr ? 0 : core->relocations_outstanding();
+                                    return count;
+                                  },
+                              .moved =
+                                  [this] {
+                                    const std::lock_guard lock(cores_mutex_);
+                                    uint64_t count = 0;
+                                    for (LocalCore* core : cores_)
+                                      count += core == nullptr ? 0 : core->records_moved();
                                     return count;
                                   },
                               .request_checkpoints =

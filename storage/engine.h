@@ -76,7 +76,10 @@ struct SpaceUse {
   uint64_t segment_live_bytes = 0;
   uint64_t segments_reused = 0;  // emptied segments taken into use again since the open
   uint64_t records_moved = 0;    // by garbage collection, since the open
-  bool below_low_water = false;  // writes are refused with kNoSpace
+  uint64_t bytes_moved = 0;      // of their bodies and blobs
+  uint64_t writes_waiting = 0;   // for room near the low-water mark
+  // New data waits for garbage collection; where there is nothing to collect it is kNoSpace.
+  bool below_low_water = false;
 };
 
 class CoreEngine : public Poller {
@@ -106,6 +109,8 @@ class Engine {
   virtual bool healthy() const = 0;  // false once any write failed (P7)
   virtual std::string health_text() const = 0;
   virtual SpaceUse space_use() const = 0;
+  // Writes that wait for room are refused with kBusy from now on: the server is about to stop.
+  virtual void end_waits() {}
   virtual uint64_t space_bytes(uint64_t space) const = 0;  // counted at the last checkpoint
   virtual uint64_t space_objects(uint64_t space) const = 0;
 

@@ -26,6 +26,7 @@
 #include "storage/engine.h"
 #include "storage/platform.h"
 #include "storage/types.h"
+#include "storage/write_pace.h"
 
 namespace basalt::storage {
 
@@ -102,6 +103,24 @@ class Files {
   // Below the low-water mark collection has to leave the spare segments to deletes: is there more
   // than they need?
   virtual bool room_to_collect() const { return true; }
+  // Bytes that collection may copy out of files of a kind before it gives anything back.
+  virtual uint64_t room_for_copies(FileKind kind) const {
+    (void)kind;
+    return UINT64_MAX;
+  }
+  // Free space is so short that garbage collection is urgent; comes well before writes are paced.
+  virtual bool space_is_short() const { return below_low_water(); }
+
+  // May this new data be written? See WritePace. Whoever is to wait asks again (a core hears of it
+  // by SpaceClient::space_changed(), each 100 ms). Any thread.
+  virtual Room take_room(RoomTicket& ticket) {
+    (void)ticket;
+    return below_low_water() ? Room::kNone : Room::kYes;
+  }
+  // Nobody waits for room any more, until a core is attached: the server stops.
+  virtual void end_waits() {}
+  // From the collector: does it find anything that is worth collecting?
+  virtual void set_collectable(bool collectable) { (void)collectable; }
 
   // --- Failure is sticky (P7).
   virtual void poison(std::string why) = 0;

@@ -72,6 +72,7 @@ void LocalFiles::add_live(const BlobRef& blob) {
     case BlobKind::kBulk:
       if (SegmentEntry* entry = find_segment(blob.file)) {
         entry->live.fetch_add(static_cast<int64_t>(blob.length), std::memory_order_relaxed);
+        entry->added.fetch_add(static_cast<int64_t>(blob.length), std::memory_order_relaxed);
         return;
       }
       break;
@@ -173,7 +174,7 @@ bool LocalFiles::is_reclaimable(const SegmentEntry& entry) const {
 
 bool LocalFiles::is_retained(const SegmentEntry& entry) const {
   const uint64_t from = retain_from_.load(std::memory_order_relaxed);
-  if (entry.kind != FileKind::kLog || from == UINT64_MAX || below_low_water()) return false;
+  if (entry.kind != FileKind::kLog || from == UINT64_MAX || pace_.paced()) return false;
   return entry.foreign ? entry.epoch >= from >> kLsnEpochShift : entry.last_lsn > from;
 }
 
@@ -211,8 +212,11 @@ std::vector<Files::Victim> LocalFiles::victims(double live_ratio_max, uint32_t s
       }
       int64_t live = entry->live.load(std::memory_order_relaxed);
       if (live <= 0) continue;  // empties by itself
-      double ratio =
-          static_cast<double>(live) / static_cast<double>(std::max<uint64_t>(entry->size_bytes, 1));
+      // Small records do not fill their segment with live bytes even where all of it lives:
+      // copying that would gain nothing, again and again.
+      const int64_t full = entry->foreign ? static_cast<int64_t>(entry->size_bytes)
+                                          : entry->added.load(std::memory_order_relaxed);
+      double ratio = static_cast<double>(live) / static_cast<double>(std::max<int64_t>(full, 1));
       if (ratio < live_ratio_max) rated.push_back({{entry->number, entry->kind, live}, ratio});
     }
   }
@@ -238,6 +242,7 @@ SpaceUse LocalFiles::space_use() const {
   use.disk_free_bytes = disk_free_bytes_;
   use.below_low_water = below_low_water();
   use.segments_reused = segments_reused_;
+  use.writes_waiting = pace_.waiting();
   return use;
 }
 
@@ -249,6 +254,26 @@ bool LocalFiles::room_to_collect() const {
   std::unique_lock lock(mutex_);
   return raw_log_.size() >= kSpareLogSegmentsMin ||
          disk_free_bytes_ >= kSpareLogSegmentsMin * superblock_.log_segment_bytes;
+}
+
+// In whole segments. The spare log segments that deletes need are left alone; what is missing of
+// them is taken off free space.
+uint64_t LocalFiles::room_for_copies(FileKind kind) const {
+  std::unique_lock lock(mutex_);
+  const size_t missing = kSpareLogSegmentsMin - std::min(kSpareLogSegmentsMin, raw_log_.size());
+  const uint64_t kept = missing * superblock_.log_segment_bytes;
+  const uint64_t free = disk_free_bytes_ > kept ? disk_free_bytes_ - kept : 0;
+  const bool log = kind == FileKind::kLog;
+  const uint64_t size = log ? superblock_.log_segment_bytes : superblock_.bulk_segment_bytes;
+  const size_t raw = log ? std::max(kSpareLogSegmentsMin, raw_log_.size()) - kSpareLogSegmentsMin
+                         : raw_bulk_.size();
+  return (free / size + raw) * size;
+}
+
+void LocalFiles::end_waits() {
+  pace_.end_waits(true);
+  std::unique_lock lock(mutex_);
+  for (auto& core : cores_) poke_locked(*core);
 }
 
 // --- Health
@@ -283,6 +308,7 @@ void LocalFiles::kick() {
 
 void LocalFiles::attach(unsigned number, Role role, Io& io, SpaceClient& client) {
   BASALT_CHECK(number < core_count_);
+  pace_.end_waits(false);
   std::unique_lock lock(mutex_);
   Core& core = *cores_[number];
   SpaceClient*& slot = role == Role::kLane ? core.lane : core.blobs;

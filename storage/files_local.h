@@ -64,6 +64,9 @@ struct SegmentEntry {
   FileKind kind = FileKind::kLog;
   std::atomic<uint32_t> generation{0};
   std::atomic<int64_t> live{0};
+  // Sum of all that was ever live, of this life: what is missing in `live` is garbage. Of a segment
+  // from before this open it is not known: its size.
+  std::atomic<int64_t> added{0};
   std::atomic<uint64_t> release_stamp{0};  // of the last release; see GuardEpochs
   std::atomic<uint32_t> pins{0};           // blob writers that have an extent here and are not done
 
@@ -151,6 +154,13 @@ class LocalFiles final : public Files {
                               size_t count_max) override;
   SpaceUse space_use() const override;
   bool room_to_collect() const override;
+  uint64_t room_for_copies(FileKind kind) const override;
+  bool space_is_short() const override { return short_.load(std::memory_order_relaxed); }
+  Room take_room(RoomTicket& ticket) override {
+    return pace_.ask(ticket, platform_.clock->monotonic_ns());
+  }
+  void end_waits() override;
+  void set_collectable(bool collectable) override { pace_.set_collectable(collectable); }
   bool below_low_water() const override { return below_low_water_.load(std::memory_order_relaxed); }
   void poison(std::string why) override;
   bool healthy() const override { return healthy_.load(std::memory_order_acquire); }
@@ -225,7 +235,7 @@ class LocalFiles final : public Files {
   std::vector<ActiveLog> active_logs() const;
   // Keeps log segments with records above `lsn`, also where nothing in them is live, so that a
   // snapshot of the indexes that covers `lsn` and the log together are everything. UINT64_MAX: none
-  // are kept, as at the start. Below the low-water mark none are.
+  // are kept, as at the start. Where new data is paced (take_room()) none are.
   void retain_log(uint64_t lsn);
   uint64_t log_bytes_retained() const;  // of segments that are kept for nothing else
   // For the one helper thread that makes backups, which destroys it too: as guard() of a core.
@@ -341,6 +351,8 @@ class LocalFiles final : public Files {
 
   std::atomic<bool> healthy_{true};
   std::atomic<bool> below_low_water_{false};
+  std::atomic<bool> short_{false};
+  WritePace pace_;
   std::atomic<uint64_t> retain_from_{UINT64_MAX};  // retain_log()
   std::unique_ptr<std::atomic<uint64_t>[]> checkpointed_;
 

@@ -17,6 +17,13 @@ constexpr uint32_t kIdlePeriodMs = 100;
 // bounded on huge ones.
 constexpr uint64_t kLowWaterBytesMin = 64u << 20;
 constexpr uint64_t kLowWaterBytesMax = uint64_t{32} << 30;
+// Below so many times the low-water mark collection is urgent, and new data is paced. The room in
+// between is what the pace is regulated with; docs/reliability.md has the curve that they are from.
+constexpr uint64_t kShortShare = 3;
+constexpr uint64_t kPacedShare = 2;
+// Each look at the free space hands out this part of what is above the low-water mark: a few looks
+// take it all, so that the waiting go on evenly and not in a rush with each emptied segment.
+constexpr uint64_t kCreditPart = 4;
 
 struct FreeDeleter {
   void operator()(uint8_t* memory) const { std::free(memory); }
@@ -263,6 +270,7 @@ Result<std::shared_ptr<LogSegment>> LocalFiles::prepare_log(unsigned number) {
     entry->epoch = superblock_.epoch;
     entry->sequence = ++cores_[number]->log_sequence;
     entry->live.store(0, std::memory_order_relaxed);
+    entry->added.store(0, std::memory_order_relaxed);
     entry->foreign = false;
     entry->last_lsn = UINT64_MAX;
     entry->state = SegmentEntry::State::kPrepared;
@@ -289,6 +297,7 @@ Result<std::shared_ptr<BulkSegment>> LocalFiles::prepare_bulk(unsigned number) {
     entry->epoch = superblock_.epoch;
     entry->sequence = 0;
     entry->live.store(0, std::memory_order_relaxed);
+    entry->added.store(0, std::memory_order_relaxed);
     entry->foreign = false;
     entry->state = SegmentEntry::State::kPrepared;
   }
@@ -329,6 +338,7 @@ bool LocalFiles::reclaim_segments() {
     reclaim_due_ = blocked;
   }
   for (SegmentEntry* entry : surplus) remove_file(entry->kind, entry->number);
+  if (!surplus.empty() && pace_.paced()) next_space_check_ns_ = 0;
   return !surplus.empty();
 }
 
@@ -448,11 +458,22 @@ void LocalFiles::refresh_space() {
   disk_free_bytes_ = space.free_bytes;
   // Spare log segments are not counted: they are there for the deletes of a full disk.
   uint64_t reusable = raw_bulk_.size() * superblock_.bulk_segment_bytes;
-  bool below = disk_free_bytes_ + reusable < low_water;
+  const uint64_t usable = disk_free_bytes_ + reusable;
+  bool below = usable < low_water;
+  const bool paced = usable < kPacedShare * low_water;
+  short_.store(usable < kShortShare * low_water, std::memory_order_relaxed);
+  const bool was_paced = pace_.paced();
+  pace_.look({.paced = paced,
+              .below = below,
+              .credit_bytes = below ? 0 : (usable - low_water) / kCreditPart + 1});
+  if (was_paced || paced) {
+    for (auto& core : cores_) poke_locked(*core);
+    reclaim_due_ = true;  // what retain_log() keeps is wanted now
+  }
   if (below != below_low_water_.exchange(below, std::memory_order_relaxed)) {
     lock.unlock();
     if (below) {
-      log_warn("free space is below the low-water mark; writes are refused",
+      log_warn("free space is below the low-water mark; writes wait for garbage collection",
                {{"low_water_bytes", low_water}});
     } else {
       log_info("free space is above the low-water mark again");

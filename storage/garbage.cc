@@ -37,6 +37,8 @@ class Relocator::Move {
     apply_.move = this;
   }
 
+  bool done() const { return done_; }
+
   void start() {
     auto record = shard_.get_now(key());
     if (!record || record->view().seq != job_.seq) return end(false);
@@ -115,6 +117,7 @@ class Relocator::Move {
 
   void body_read() {
     body_bytes_.assign(read_.result->data.begin(), read_.result->data.end());
+    bytes_ += body_bytes_.size();
     read_.result = BlobSlice{};
     next_blob();
   }
@@ -157,6 +160,7 @@ class Relocator::Move {
       filled_ += count;
     }
     offset_ += filled_;
+    bytes_ += filled_;
     filled_ = 0;
     read_.result = BlobSlice{};
     read_chunk();
@@ -205,7 +209,9 @@ class Relocator::Move {
       if (written.sealed) written.writer->discard();
     }
     written_.clear();
-    owner_.finished(moved);
+    done_ = true;
+    owner_.bytes_moved_.fetch_add(bytes_, std::memory_order_relaxed);
+    if (moved) owner_.moved_.fetch_add(1, std::memory_order_relaxed);
   }
 
   Relocator& owner_;
@@ -221,6 +227,8 @@ class Relocator::Move {
   size_t index_ = 0;     // blob under way
   uint64_t offset_ = 0;  // in it
   size_t filled_ = 0;    // of the chunk that was read
+  uint64_t bytes_ = 0;   // copied
+  bool done_ = false;
   MutationBuilder builder_;
   Precondition condition_{};
   Read read_;
@@ -229,10 +237,16 @@ class Relocator::Move {
   Apply apply_;
 };
 
-Relocator::Relocator(ShardOf shard_of, BlobStore& blobs, Damaged damaged)
-    : shard_of_(std::move(shard_of)), blobs_(blobs), damaged_(std::move(damaged)) {}
+Relocator::Relocator(ShardOf shard_of, BlobStore& blobs, Damaged damaged,
+                     std::function<bool()> urgent)
+    : shard_of_(std::move(shard_of)),
+      blobs_(blobs),
+      damaged_(std::move(damaged)),
+      urgent_(std::move(urgent)) {}
 
-Relocator::~Relocator() { BASALT_CHECK(move_ == nullptr || move_done_); }
+Relocator::~Relocator() {
+  BASALT_CHECK(std::ranges::all_of(moves_, [](const auto& move) { return move->done(); }));
+}
 
 bool Relocator::offer(Relocation relocation) {
   const std::lock_guard lock(mutex_);
@@ -244,22 +258,25 @@ bool Relocator::offer(Relocation relocation) {
 
 bool Relocator::poll() {
   // A finished move is destroyed here and not in its own member function.
-  if (move_done_) {
-    move_.reset();
-    move_done_ = false;
-    outstanding_.fetch_sub(1, std::memory_order_release);
+  if (!moves_.empty()) {
+    const size_t gone = std::erase_if(moves_, [](const auto& move) { return move->done(); });
+    outstanding_.fetch_sub(gone, std::memory_order_release);
   }
-  if (move_ != nullptr || outstanding() == 0) return false;
-  Relocation job;
-  {
-    const std::lock_guard lock(mutex_);
-    if (queue_.empty()) return false;
-    job = std::move(queue_.front());
-    queue_.pop_front();
+  if (outstanding() == moves_.size()) return false;
+  bool did = false;
+  for (const size_t max = urgent_ && urgent_() ? kMovesShortMax : kMovesMax; moves_.size() < max;) {
+    Relocation job;
+    {
+      const std::lock_guard lock(mutex_);
+      if (queue_.empty()) break;
+      job = std::move(queue_.front());
+      queue_.pop_front();
+    }
+    moves_.push_back(std::make_unique<Move>(*this, std::move(job)));
+    moves_.back()->start();
+    did = true;
   }
-  move_ = std::make_unique<Move>(*this, std::move(job));
-  move_->start();
-  return true;
+  return did;
 }
 
 void Relocator::stop() {
@@ -267,11 +284,6 @@ void Relocator::stop() {
   stopping_ = true;
   outstanding_.fetch_sub(queue_.size(), std::memory_order_release);
   queue_.clear();
-}
-
-void Relocator::finished(bool moved) {
-  move_done_ = true;
-  if (moved) moved_.fetch_add(1, std::memory_order_relaxed);
 }
 
 // --- The collector
@@ -316,14 +328,36 @@ void GarbageCollector::file_damaged(uint32_t file) {
 }
 
 uint32_t GarbageCollector::work() {
-  const uint32_t interval =
-      files_.below_low_water() ? std::min(interval_ms_, kGarbageLowWaterIntervalMs) : interval_ms_;
   if (!pass_) {
-    // The first call is the helper's start, and no reason to look.
-    const bool wanted = kicked_.exchange(false) || !std::exchange(first_, false);
-    if (!wanted || !files_.healthy() || !begin_pass()) return interval;
+    const uint32_t wait_ms = look();
+    if (!pass_) return wait_ms;
   }
-  return step().value_or(interval);
+  return step().value_or(files_.space_is_short() ? kGarbageShortIntervalMs : kGarbageLookMs);
+}
+
+uint32_t GarbageCollector::look() {
+  // The first call is the helper's start, and no reason to look.
+  const bool first = std::exchange(first_, false);
+  const bool urgent = files_.space_is_short();
+  const uint64_t now = now_ms();
+  const uint32_t again_ms = std::min(interval_ms_, kGarbageLookMs);
+  if (first) look_after_ms_ = now + interval_ms_;
+  if (!kicked_.exchange(false) && !urgent && now < look_after_ms_) return again_ms;
+  look_after_ms_ = now + interval_ms_;
+  if (first || !files_.healthy()) return again_ms;
+  if (begin_pass()) return 0;
+  if (!urgent) {
+    fruitless_looks_ = 0;
+    return again_ms;
+  }
+  note_look(false);
+  return kFruitlessLookMs;
+}
+
+// Whether there is hope for those who wait for room.
+void GarbageCollector::note_look(bool fruitful) {
+  fruitless_looks_ = fruitful ? 0 : std::min(fruitless_looks_ + 1, kFruitlessLooks);
+  if (fruitful || fruitless_looks_ == kFruitlessLooks) files_.set_collectable(fruitful);
 }
 
 size_t GarbageCollector::pass() {
@@ -339,35 +373,44 @@ size_t GarbageCollector::pass() {
 
 bool GarbageCollector::begin_pass() {
   const uint64_t now = now_ms();
-  const bool low_water = files_.below_low_water();
-  if (low_water && !files_.room_to_collect()) return false;
-  const double ratio =
-      low_water ? std::max(live_ratio_max_, kGarbageLowWaterRatio) : live_ratio_max_;
-  const size_t victims_max = low_water ? kGarbageLowWaterVictims : kVictimsPerPassMax;
+  const bool urgent = files_.space_is_short();
+  if (files_.below_low_water() && !files_.room_to_collect()) return false;
+  const double ratio = urgent ? std::max(live_ratio_max_, kGarbageShortRatio) : live_ratio_max_;
+  const auto room_for = [&](FileKind kind) {
+    return urgent ? files_.room_for_copies(kind) : UINT64_MAX;
+  };
+  const uint64_t log_room = room_for(FileKind::kLog), bulk_room = room_for(FileKind::kBulk);
+  uint64_t copied = 0;
   std::erase_if(revisit_after_ms_, [now](const auto& entry) { return entry.second <= now; });
   auto chosen = std::make_shared<FileSet>();
   {
     const std::lock_guard lock(mutex_);
     const size_t skipped = damaged_.size() + revisit_after_ms_.size();
     for (const Files::Victim& victim :
-         files_.victims(ratio, low_water ? 0 : sealed_age_ms_, victims_max + skipped)) {
+         files_.victims(ratio, urgent ? 0 : sealed_age_ms_, kVictimsPerPassMax + skipped)) {
       if (damaged_.contains(victim.file) || revisit_after_ms_.contains(victim.file)) continue;
       // An empty one falls free by itself, an own file with its record.
       if (victim.live_bytes <= 0 || victim.kind == FileKind::kOwn) continue;
-      if (chosen->size() < victims_max) chosen->insert(victim.file);
+      const auto live = static_cast<uint64_t>(victim.live_bytes);
+      const uint64_t room = victim.kind == FileKind::kLog ? log_room : bulk_room;
+      if (chosen->size() == kVictimsPerPassMax || live > room) continue;
+      if (!chosen->empty() && copied + live > room / 2) continue;
+      chosen->insert(victim.file);
+      copied += live;
     }
   }
   if (chosen->empty()) return false;
   pass_ = std::make_unique<Pass>();
-  pass_->low_water = low_water;
+  pass_->urgent = urgent;
+  pass_->moved_before = hooks_.moved();
   pass_->victims = std::move(chosen);
   return true;
 }
 
 std::optional<uint32_t> GarbageCollector::step() {
-  constexpr uint32_t kWaitMs = 20;
+  constexpr uint32_t kWaitMs = 5;
   constexpr int kTriesMax =
-      1500;  // 30 s: a core that takes nothing for so long is stopping or stuck
+      6000;  // 30 s: a core that takes nothing for so long is stopping or stuck
   Pass& pass = *pass_;
   while (!pass.found.empty()) {
     if (!hooks_.offer(pass.found.front())) {
@@ -390,10 +433,11 @@ std::optional<uint32_t> GarbageCollector::step() {
   if (hooks_.outstanding() != 0) return kWaitMs;
   for (const uint32_t file : *pass.victims) {
     revisit_after_ms_[file] =
-        now_ms() + (pass.low_water ? kGarbageLowWaterRevisitMs
-                                   : uint64_t{kGarbageRevisitIntervals} * interval_ms_);
+        now_ms() +
+        (pass.urgent ? kGarbageShortRevisitMs : uint64_t{kGarbageRevisitIntervals} * interval_ms_);
   }
   if (pass.offered != 0) hooks_.request_checkpoints();
+  if (pass.urgent) note_look(hooks_.moved() != pass.moved_before);
   log_info("garbage collection pass",
            {{"segments", pass.victims->size()}, {"records", pass.offered}});
   pass_.reset();

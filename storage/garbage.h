@@ -3,7 +3,8 @@
 // other replaced record.
 //
 // One thread per engine looks for victims and for the records that refer to them (in the indexes);
-// the record's own core moves it, one at a time, so that the load stays small beside the clients'.
+// the record's own core moves it, one at a time, so that the load stays small beside the clients'
+// (several where space is short, and new data waits for what collection gives back).
 // Nothing is ever deleted here: a source that fails its check stays where it is, is named in the
 // log, and its segment is left alone until the next start.
 #pragma once
@@ -43,19 +44,28 @@ struct Relocation {
 };
 
 // Waiting relocations of one core.
-constexpr size_t kRelocationsQueuedMax = 64;
+constexpr size_t kRelocationsQueuedMax = 1024;
+// Of them, under way at a time: where space is short, and otherwise.
+constexpr size_t kMovesShortMax = 8;
+constexpr size_t kMovesMax = 1;
 constexpr size_t kVictimsPerPassMax = 8;
-// The longest time between two looks when space is short (else EngineOptions::gc_interval_ms).
-constexpr uint32_t kGarbageLowWaterIntervalMs = 1'000;
+// How often the collector looks whether space is short, and then for segments to collect; else
+// EngineOptions::gc_interval_ms.
+constexpr uint32_t kGarbageLookMs = 250;
+constexpr uint32_t kGarbageShortIntervalMs = 50;
 // A segment that was emptied needs a checkpoint before it counts as empty; it is not looked at
 // again before so many intervals have passed.
 constexpr uint32_t kGarbageRevisitIntervals = 6;
-// Below the low-water mark space matters more than the work for it: fuller segments are collected,
-// young ones too, sooner again; but few at a time, because the copies need room before the
-// originals give theirs back.
-constexpr double kGarbageLowWaterRatio = 0.8;
-constexpr size_t kGarbageLowWaterVictims = 2;
-constexpr uint32_t kGarbageLowWaterRevisitMs = 5'000;
+// Where space is short it matters more than the work for it: fuller segments are collected, young
+// ones too, sooner again; but only as many at a time as half of the room takes, because the copies
+// need it before the originals give theirs back. A byte gained from a segment that is 90 % full
+// costs nine copied ones: what is fuller is not garbage.
+constexpr double kGarbageShortRatio = 0.9;
+constexpr uint32_t kGarbageShortRevisitMs = 2'000;
+// Nothing to collect is believed after so many looks, or passes that could not move anything:
+// dropped bodies become garbage with a checkpoint only.
+constexpr unsigned kFruitlessLooks = 4;
+constexpr uint32_t kFruitlessLookMs = 500;
 // Entries read in one snapshot: a long read transaction would keep LMDB from reusing pages.
 constexpr size_t kGarbageEntriesPerSnapshot = 4096;
 
@@ -64,31 +74,33 @@ class Relocator {
  public:
   using ShardOf = std::function<MetaShard&(unsigned)>;
   using Damaged = std::function<void(uint32_t file)>;
-  Relocator(ShardOf shard_of, BlobStore& blobs, Damaged damaged);
+  // `urgent`: is space short? Then kMovesShortMax at a time.
+  Relocator(ShardOf shard_of, BlobStore& blobs, Damaged damaged,
+            std::function<bool()> urgent = nullptr);
   ~Relocator();
 
   bool offer(Relocation relocation);  // any thread; false: full, or stopping
   size_t outstanding() const { return outstanding_.load(std::memory_order_acquire); }  // any thread
   uint64_t moved() const { return moved_.load(std::memory_order_relaxed); }            // any thread
-  bool poll();  // starts the next one; true if it did
+  uint64_t bytes_moved() const { return bytes_moved_.load(std::memory_order_relaxed); }
+  bool poll();  // starts the next ones; true if it did
   void stop();  // what waits is dropped, what runs finishes
-  bool idle() const { return move_ == nullptr; }
+  bool idle() const { return moves_.empty(); }
 
  private:
   class Move;
-  void finished(bool moved);
 
   const ShardOf shard_of_;
   BlobStore& blobs_;
   const Damaged damaged_;
-  std::unique_ptr<Move> move_;
-  bool move_done_ = false;
+  const std::function<bool()> urgent_;
+  std::vector<std::unique_ptr<Move>> moves_;
 
   std::mutex mutex_;
   std::deque<Relocation> queue_;
   bool stopping_ = false;
   std::atomic<size_t> outstanding_{0};
-  std::atomic<uint64_t> moved_{0};
+  std::atomic<uint64_t> moved_{0}, bytes_moved_{0};
 };
 
 class GarbageCollector {
@@ -98,6 +110,7 @@ class GarbageCollector {
     // moment.
     std::function<bool(const Relocation&)> offer;
     std::function<size_t()> outstanding;        // on all cores
+    std::function<uint64_t()> moved;            // records, by all cores so far
     std::function<void()> request_checkpoints;  // on all cores
   };
   GarbageCollector(Files& files, std::vector<Index*> indexes, const EngineOptions& options,
@@ -116,7 +129,7 @@ class GarbageCollector {
   // A pass under way: victims, and how far the indexes were searched for what refers to them.
   struct Pass {
     std::shared_ptr<const FileSet> victims;
-    bool low_water = false;
+    bool urgent = false;
     unsigned shard = 0;
     size_t table = 0;
     uint64_t space = 0;
@@ -124,6 +137,7 @@ class GarbageCollector {
     std::deque<Relocation> found;  // to be handed out before the search goes on
     int tries = 0;
     size_t offered = 0;
+    uint64_t moved_before = 0;
     void next_shard() {
       ++shard;
       table = 0;
@@ -134,9 +148,11 @@ class GarbageCollector {
     }
   };
   uint32_t work();
+  uint32_t look();  // for a pass to begin; the milliseconds until the next look
   bool begin_pass();
   // One step: returns the milliseconds until the next one is of use, or nothing: the pass is over.
   std::optional<uint32_t> step();
+  void note_look(bool fruitful);
   Status search();  // a snapshot's worth
   uint64_t now_ms() const { return files_.platform().clock->monotonic_ns() / 1'000'000; }
 
@@ -152,6 +168,8 @@ class GarbageCollector {
   std::vector<uint64_t> scratch_;
   std::unique_ptr<Pass> pass_;
   bool first_ = true;  // call of work()
+  uint64_t look_after_ms_ = 0;
+  unsigned fruitless_looks_ = 0;  // in a row, while space is short
 
   std::mutex mutex_;
   FileSet damaged_;

@@ -44,6 +44,7 @@ LocalShard::~LocalShard() { BASALT_CHECK(idle()); }
 
 void LocalShard::stop() {
   stopping_ = true;
+  drive();
   advance_waiting_purges();
 }
 
@@ -59,10 +60,8 @@ void LocalShard::scan(ScanRequest& request) {
   run_queue_.post(request);
 }
 
-Status LocalShard::admit(const ApplyRequest& request, const fb::MutationBatch& batch) {
+Status LocalShard::admit(const fb::MutationBatch& batch) {
   if (!files_.healthy()) return fail(Code::kReadOnly, files_.health_text());
-  if (!request.reclaiming && files_.below_low_water())
-    return fail(Code::kNoSpace, "below the low-water mark");
   if (sealed_.empty()) return {};
   for (const fb::Mutation* mutation : *batch.mutations()) {
     const KeyView key = key_of(*mutation);
@@ -122,11 +121,65 @@ Status LocalShard::check_preconditions(ApplyRequest& request, Pending*& cause) {
   return {};
 }
 
+void LocalShard::refuse(ApplyRequest& request, Error error) {
+  request.result = std::unexpected(std::move(error));
+  run_queue_.post(request);
+}
+
+namespace {
+
+// What a batch takes of the disk, about: its record, and its part of the index.
+uint64_t room_wanted(const ApplyRequest& request) {
+  constexpr uint64_t kIndexBytes = 512;
+  return request.mutations.size() + request.body.size() + kIndexBytes;
+}
+
+}  // namespace
+
 void LocalShard::apply(ApplyRequest& request) {
-  const auto refuse = [&](Error error) {
-    request.result = std::unexpected(std::move(error));
-    run_queue_.post(request);
-  };
+  if (request.reclaiming) return start(request);
+  drive();  // what waits longer goes first
+  if (stopping_ || !files_.healthy()) return start(request);
+  const uint64_t held = request.mutations.size() + request.body.size();
+  if (gated_.empty()) {
+    RoomTicket ticket(room_wanted(request), held);
+    if (files_.take_room(ticket) == Room::kYes) return start(request);
+  }
+  gated_.emplace_back(request, room_wanted(request), held);
+  drive_gated();
+}
+
+bool LocalShard::drive_gated() {
+  bool did = false;
+  while (!gated_.empty()) {
+    // A shard that stops or is read-only says so itself.
+    const Room room =
+        stopping_ || !files_.healthy() ? Room::kYes : files_.take_room(gated_.front().ticket);
+    if (room == Room::kWait) break;
+    ApplyRequest& request = gated_.front().request;
+    gated_.pop_front();
+    did = true;
+    switch (room) {
+      case Room::kYes:
+      case Room::kWait:
+        start(request);
+        break;
+      case Room::kNone:
+        refuse(request, {Code::kNoSpace, "the disk is full: below the low-water mark"});
+        break;
+      case Room::kCrowd:
+        refuse(request, {Code::kBusy, "too many writes wait for space"});
+        break;
+      case Room::kEnded:
+        refuse(request, {Code::kBusy, "the server stops"});
+        break;
+    }
+  }
+  return did;
+}
+
+void LocalShard::start(ApplyRequest& request) {
+  const auto refuse = [&](Error error) { this->refuse(request, std::move(error)); };
   if (stopping_) return refuse({Code::kCancelled, "stopping"});
   if (pending_applies_ >= kPendingAppliesMax ||
       files_.platform().happens(Chaos::Point::kShardQueueFull))
@@ -134,7 +187,7 @@ void LocalShard::apply(ApplyRequest& request) {
   const AlignedBytes bytes(request.mutations);
   const auto batch = verify_batch(bytes.view(), request.body.size());
   if (!batch) return refuse(batch.error());
-  if (auto status = admit(request, **batch); !status) return refuse(status.error());
+  if (auto status = admit(**batch); !status) return refuse(status.error());
   Pending* cause = nullptr;
   if (auto status = check_preconditions(request, cause); !status) {
     if (cause == nullptr) return refuse(status.error());

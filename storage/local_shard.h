@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -40,9 +41,15 @@ class LocalShard final : public MetaShard {
   void seal(SealRequest& request) override;
   Result<Record> get_now(const KeyView& key) override;
 
-  // From now on apply() and purges answer kCancelled; what is under way finishes.
+  // From now on apply() and purges answer kCancelled, also where they wait for room; what is under
+  // way finishes.
   void stop();
-  bool idle() const { return pending_applies_ == 0 && purges_.empty(); }
+  bool idle() const { return pending_applies_ == 0 && purges_.empty() && gated_.empty(); }
+
+  // New data waits for room near the low-water mark, in order; each turn of the loop takes up what
+  // may go on. True if it did anything.
+  bool drive() { return !gated_.empty() && drive_gated(); }
+  size_t waiting_for_room() const { return gated_.size(); }
 
  private:
   struct Pending;
@@ -63,7 +70,17 @@ class LocalShard final : public MetaShard {
   };
   struct Purge;
 
-  Status admit(const ApplyRequest& request, const fb::MutationBatch& batch);
+  // A write that waits for room: nothing of it was looked at yet.
+  struct Gated {
+    Gated(ApplyRequest& r, uint64_t bytes, uint64_t held) : request(r), ticket(bytes, held) {}
+    ApplyRequest& request;
+    RoomTicket ticket;
+  };
+
+  bool drive_gated();
+  void start(ApplyRequest& request);
+  void refuse(ApplyRequest& request, Error error);
+  Status admit(const fb::MutationBatch& batch);
   // On refusal `cause` is the batch under way that the refusal rests on, or null.
   Status check_preconditions(ApplyRequest& request, Pending*& cause);
   static void appended(Completion& completion);
@@ -82,6 +99,7 @@ class LocalShard final : public MetaShard {
   bool stopping_ = false;
   size_t pending_applies_ = 0;
   size_t waiting_applies_ = 0;  // refused, see Pending::waiting
+  std::deque<Gated> gated_;
   using PendingKeys = std::unordered_map<std::string, PendingKey, TextHash, std::equal_to<>>;
   PendingKeys pending_keys_;
   // Nodes and their strings are used again: at most kSparesMax of each.

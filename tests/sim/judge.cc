@@ -119,7 +119,14 @@ class JudgedShard final : public MetaShard {
       return inner_.apply(request);
     }
     batch->arrived();
+    if (request.reclaiming) {
+      batch->entered();  // passes whatever waits for room
+      return inner_.apply(*new WatchedApply(request, *batch));
+    }
+    world_.judge().came_to_gate(*batch);
     inner_.apply(*new WatchedApply(request, *batch));
+    world_.settle_gate(number_);
+    if (world_.judge().at_gate(*batch)) world_.trace().add("writes that waited for room", 1);
   }
 
   // The engine answers these at once; only their completion comes later.
@@ -312,6 +319,10 @@ std::vector<Precondition> Batch::preconditions() const {
 void Batch::arrived() {
   if (arrived_) return world_.fail("a batch came to its shard twice");
   arrived_ = true;
+  world_.trace().event("came", shard, changes.size());
+}
+
+void Batch::entered() {
   const unsigned core = world_.core_of(shard);
   for (const auto& [key, value] : changes) {
     into_sealed_ |= value != nullptr && key.table <= Table::kPart &&
@@ -336,6 +347,11 @@ void Batch::decided(const ApplyRequest& request) {
   const unsigned core = world_.core_of(shard);
   const auto& result = request.result;
   answer_ = answer_of(result, request.failed_index);
+  if (fate_ == nullptr) {  // the engine is gone, and with it the gate
+    world_.judge().leave_gate(*this);
+    if (result) return world_.fail("a batch succeeded that never went to its lane");
+    return world_.judge_refusal("apply", result.error());
+  }
   world_.trace().event("applied", fate_->id,
                        result ? 0 : 1 + static_cast<uint64_t>(result.error().code));
   if (result) {
@@ -431,6 +447,15 @@ Batch* Judge::find(const void* mutations) const {
   return found == batches_.end() ? nullptr : found->second;
 }
 
+void Judge::settle_gate(unsigned shard, size_t waiting) {
+  auto& gate = gates_[shard];
+  while (gate.size() > waiting) {
+    Batch& batch = *gate.front();
+    gate.pop_front();
+    batch.entered();
+  }
+}
+
 void Judge::came(const std::string& call, const std::string& answer) {
   const auto found = given_.find(call);
   if (found != given_.end()) {
@@ -451,6 +476,7 @@ std::string Judge::left() const {
 void Judge::begin_run() {
   control.clear();
   given_.clear();
+  gates_.clear();
 }
 
 // --- Control state

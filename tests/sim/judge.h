@@ -6,6 +6,8 @@
 // core that asked; it must be the same there, once, and nothing may stay behind.
 #pragma once
 
+#include <algorithm>
+#include <deque>
 #include <map>
 #include <memory>
 #include <set>
@@ -49,6 +51,8 @@ class Batch {
   void sent(Bytes mutations);
   // The judge: it is at the shard; the shard answered.
   void arrived();
+  // It left the gate, where new data waits for room: now it has its place in the lane's order.
+  void entered();
   void decided(const storage::ApplyRequest& request);
   // The task: this came back. Whether it says success.
   bool returned(const Result<storage::Applied>& result, uint32_t failed_index);
@@ -87,6 +91,16 @@ class Judge {
   void forget(const void* mutations) { batches_.erase(mutations); }
   Batch* find(const void* mutations) const;
 
+  // Batches at the gate of each shard, in order of their coming: those that its shard does not
+  // count any more have left it. To be told after whatever lets some go.
+  void came_to_gate(Batch& batch) { gates_[batch.shard].push_back(&batch); }
+  void settle_gate(unsigned shard, size_t waiting);
+  bool at_gate(Batch& batch) {
+    const auto& gate = gates_[batch.shard];
+    return std::ranges::find(gate, &batch) != gate.end();
+  }
+  void leave_gate(Batch& batch) { std::erase(gates_[batch.shard], &batch); }
+
   // Changes of control state that were made in this run of the engine, by sequence.
   std::map<uint64_t, std::vector<std::pair<Key, ValuePtr>>> control;
   void begin_run();
@@ -96,6 +110,7 @@ class Judge {
   // Looked up only: addresses must not decide anything.
   std::unordered_map<const void*, Batch*> batches_;
   std::unordered_set<const char*> pages_;
+  std::map<unsigned, std::deque<Batch*>> gates_;
   std::map<std::string, std::multiset<std::string>> given_;
 };
 

@@ -392,6 +392,25 @@ Result<storage::Record> World::look_up(unsigned number, const storage::KeyView& 
   return result;
 }
 
+void World::settle_gate(unsigned number) {
+  auto& local = static_cast<storage::LocalShard&>(core(core_of(number)).engine->shard(number));
+  judge_.settle_gate(number, local.waiting_for_room());
+}
+
+// Lets batches go on that waited for room: in the order of the core's shards.
+bool World::poll_engine(Core& core) {
+  const bool did = core.engine->poll();
+  for (unsigned number = core.client->core(); number < shard_count_; number += core_count())
+    settle_gate(number);
+  return did;
+}
+
+void World::stop_engine(Core& core) {
+  core.engine->stop(core.stopped);
+  for (unsigned number = core.client->core(); number < shard_count_; number += core_count())
+    settle_gate(number);
+}
+
 // All cores are turned on this thread: between two turns a push and its bell are one step.
 bool World::sleeps_on_mail(const Core& core, unsigned number) const {
   if (!core.asleep) return false;
@@ -472,7 +491,7 @@ void World::end_by_crash(bool power_fails) {
   power_fails ? disk_->crash() : disk_->kill();
   chaos_.enabled = false;
   for (auto& core : cores_) {
-    if (!stopping_) core->engine->stop(core->stopped);
+    if (!stopping_) stop_engine(*core);
   }
   stopping_ = true;
   // What was under way fails on the dead disk. No checkpoint is made any more, unless something
@@ -490,7 +509,7 @@ void World::end_by_crash(bool power_fails) {
     for (const auto& task : tasks_) task->cancel();
     for (auto& core : cores_) {
       core->io->poll();
-      core->engine->poll();
+      poll_engine(*core);
     }
     moved = deliver_all();
     clock_.advance_ns(1'000'000);
@@ -503,7 +522,7 @@ void World::end_by_crash(bool power_fails) {
 void World::end_by_stop() {
   stopping_ = true;
   no_faults();
-  for (auto& core : cores_) core->engine->stop(core->stopped);
+  for (auto& core : cores_) stop_engine(*core);
   const auto over = [&] {
     return std::ranges::all_of(tasks_, [](const auto& task) { return task->done(); }) &&
            std::ranges::all_of(cores_, [](const auto& core) { return core->stopped.done; });
@@ -557,7 +576,7 @@ void World::turn_of(unsigned number) {
     return fail(fmt::format("core {} sleeps on a message: nobody rang its bell", number));
   }
   if (core.asleep) {
-    if (chance_.happens(0.05)) core.engine->poll();
+    if (chance_.happens(0.05)) poll_engine(core);
     if (!wants_to_wake(core)) return;
     wake(core);
   }
@@ -572,7 +591,7 @@ void World::turn_of(unsigned number) {
       core.io->poll();
       break;
     case 1:
-      core.engine->poll();
+      poll_engine(core);
       break;
     case 2:
       core.run_queue.run();
@@ -582,7 +601,7 @@ void World::turn_of(unsigned number) {
       break;
     default: {
       bool any = core.client->poll();
-      any |= core.engine->poll();
+      any |= poll_engine(core);
       any |= core.io->poll();
       any |= core.run_queue.run() != 0;
       core.idle = !any && core.run_queue.empty() && chance_.happens(0.7);

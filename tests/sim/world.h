@@ -97,6 +97,7 @@ class World {
   storage::MetaShard& shard(unsigned number) { return core(core_of(number)).judged->shard(number); }
   // Asked at the shard itself, not through a mailbox.
   Result<storage::Record> look_up(unsigned number, const storage::KeyView& key);
+  void settle_gate(unsigned shard);
   Chance& chance() { return chance_; }
   Model& model() { return model_; }
   Judge& judge() { return judge_; }
@@ -134,6 +135,8 @@ class World {
   bool wants_to_wake(Core& core) const;
   bool sleeps_on_mail(const Core& core, unsigned number) const;
   void wake(Core& core);
+  bool poll_engine(Core& core);
+  void stop_engine(Core& core);
   bool deliver_all();
   void quiet();
   void judge_mail();

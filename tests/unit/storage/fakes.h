@@ -51,6 +51,7 @@ class FakeFiles final : public Files {
   std::vector<Victim> victims(double, uint32_t, size_t) override { return victims_now; }
   SpaceUse space_use() const override { return {}; }
   bool below_low_water() const override { return low_water; }
+  Room take_room(RoomTicket& ticket) override { return room.value_or(Files::take_room(ticket)); }
   void poison(std::string why) override { poisoned = std::move(why); }
   bool healthy() const override { return poisoned.empty(); }
   std::string health_text() const override { return poisoned; }
@@ -60,6 +61,7 @@ class FakeFiles final : public Files {
   std::vector<BlobRef> released;
   std::vector<Victim> victims_now;
   bool low_water = false;
+  std::optional<Room> room;
   std::string poisoned;
 };
 

@@ -234,6 +234,64 @@ TEST_F(LocalShardTest, RefusalsBySpaceAndHealth) {
   run();
 }
 
+TEST_F(LocalShardTest, NewDataWaitsForRoomInOrder) {
+  files_.room = Room::kWait;
+  Write& first = put(kA, "1");
+  Write& second = put(kA, "2");
+  Write& erase = write();
+  erase.builder.erase(kA);
+  start(erase, {}, true);
+  flush();
+  EXPECT_TRUE(erase.ok());  // gives space back: it passes the others
+  EXPECT_FALSE(shard_->drive());
+  EXPECT_EQ(shard_->waiting_for_room(), 2u);
+  files_.room = Room::kYes;
+  Write& third = put(kA, "3");  // behind those that waited
+  EXPECT_EQ(shard_->waiting_for_room(), 0u);
+  flush();
+  EXPECT_TRUE(first.ok());
+  EXPECT_TRUE(second.ok());
+  EXPECT_TRUE(third.ok());
+  EXPECT_EQ(shard_->get_now(kA)->view().tag, "3");
+
+  files_.room = Room::kWait;
+  Write& hopeless = put(kA, "4");
+  files_.room = Room::kNone;
+  EXPECT_TRUE(shard_->drive());
+  run();
+  EXPECT_EQ(hopeless.code(), Code::kNoSpace);
+
+  files_.room = Room::kWait;
+  Write& stopped = put(kA, "5");
+  shard_->stop();
+  run();
+  EXPECT_EQ(stopped.code(), Code::kCancelled);
+}
+
+TEST_F(LocalShardTest, WhatWaitsForRoomHearsOfTheEnd) {
+  files_.room = Room::kWait;
+  Write& first = put(kA, "1");
+  Write& second = put(kA, "2");
+  files_.room = Room::kCrowd;
+  EXPECT_TRUE(shard_->drive());
+  run();
+  EXPECT_EQ(first.code(), Code::kBusy);
+  EXPECT_EQ(second.code(), Code::kBusy);
+  files_.room = Room::kWait;
+  Write& unhealthy = put(kA, "3");
+  files_.poisoned = "disk gone";
+  EXPECT_TRUE(shard_->drive());
+  run();
+  EXPECT_EQ(unhealthy.code(), Code::kReadOnly);
+  files_.poisoned.clear();
+  Write& ended = put(kA, "4");
+  files_.room = Room::kEnded;
+  EXPECT_TRUE(shard_->drive());
+  run();
+  EXPECT_EQ(ended.code(), Code::kBusy);
+  EXPECT_EQ(shard_->waiting_for_room(), 0u);
+}
+
 TEST_F(LocalShardTest, DroppedBlobsAreReleasedAfterTheirCheckpoint) {
   put(kA, "one", {}, {bulk_blob(5, 0, 100)});
   flush();
