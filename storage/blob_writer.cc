@@ -277,7 +277,9 @@ void BlobWriteState::ended(Op& op) {
                     LocalFiles::path_of(kind_ == BlobKind::kBulk ? FileKind::kBulk : FileKind::kOwn,
                                         place_.file),
                     op.offset, std::strerror(error));
-    if (is_space_error(error)) {
+    // A flush that fails for want of space has lost bytes of whoever wrote to the file, and its
+    // next flush would not say so.
+    if (is_space_error(error) && op.kind != IoOp::Kind::kDataSync) {
       fail_with({Code::kNoSpace, std::move(text)});
     } else {
       stats_.io_errors.fetch_add(1, std::memory_order_relaxed);

@@ -1,6 +1,7 @@
 #include "storage/disk.h"
 
 #include <dirent.h>
+#include <fmt/core.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 #include <string>
 
 #include "storage/files_posix.h"
@@ -171,7 +173,10 @@ Status sync_file(Disk& disk, int fd, std::string_view what) {
   for (;;) {
     const int result = disk.sync(fd);
     if (result == 0) return {};
-    if (result != -EINTR) return fail_errno(-result, what);
+    // Whatever it says, a full disk too: what was written is perhaps lost, and the next sync would
+    // not know.
+    if (result != -EINTR)
+      return fail(Code::kIo, fmt::format("{}: {}", what, std::strerror(-result)));
   }
 }
 

@@ -106,6 +106,7 @@ Status write_at(Disk& disk, int fd, Bytes bytes, uint64_t offset, std::string_vi
 inline Status write_at(const UniqueFd& fd, Bytes bytes, uint64_t offset, std::string_view what) {
   return write_at(fd.disk(), fd.get(), bytes, offset, what);
 }
+// kIo, also where the system calls it a full disk: not to be tried again.
 Status sync_file(Disk& disk, int fd, std::string_view what);
 inline Status sync_file(const UniqueFd& fd, std::string_view what) {
   return sync_file(fd.disk(), fd.get(), what);

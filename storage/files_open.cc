@@ -155,7 +155,7 @@ uint64_t LocalFiles::default_segment_bytes() const {
   Disk::Space space;
   const uint64_t total = disk_.space(directory_.get(), space) == 0 ? space.bytes : 0;
   uint64_t bytes = total / 256 / (1u << 20) * (1u << 20);
-  return std::clamp<uint64_t>(bytes, 8u << 20, 256u << 20);
+  return std::clamp<uint64_t>(bytes, 4u << 20, 256u << 20);
 }
 
 Status LocalFiles::format() {

@@ -7,7 +7,7 @@ again on the full disk in every second cycle, and DELETE must work: half of all 
 once that has given enough back; then the rest is deleted, and at least 95 % of the space that was free in the beginning must
 return, by itself, while the server runs. Nothing may be corrupt at any time.
 
-enospc.py [--cycles N] [--mib SIZE] [--fs ext4|xfs] [--seed N]      needs root (losetup, mount); says so and is skipped without
+enospc.py [--cycles N] [--mib SIZE] [--fs ext4|xfs] [--snapshot-s N] [--seed N]      needs root (losetup, mount); says so and is skipped without
 """
 import argparse
 import concurrent.futures
@@ -30,15 +30,13 @@ TAKEN_WHEN_FULL_MAX = 8000  # two segments of 4 MiB in batches of 4 KiB, for eac
 REFUSED_IN_A_ROW = 8  # of different keys: every core has refused
 DEADLINE = 120  # of what the server does in the background
 RETURN_MIN = 0.95
-# Small segments for a small disk: some ten of them are always in use or kept ready. Without snapshots, whose log is kept for a
-# day: above the low-water mark that space is theirs.
+# Without snapshots unless they come so often that the log which is kept for the newest is small in the end.
 CONFIG = """
 [storage]
 checkpoint_interval_ms = 2000
-log_segment_bytes = 4194304
-bulk_segment_bytes = 4194304
 [snapshot]
-interval_s = 0
+interval_s = {snapshot_s}
+kept = 1
 """
 
 
@@ -98,7 +96,7 @@ class Full:
     def __init__(self, args, disk):
         self.rng, self.disk = random.Random(args.seed), disk
         config = disk.root / "basalt.toml"
-        config.write_text(CONFIG)
+        config.write_text(CONFIG.format(snapshot_s=args.snapshot_s))
         self.server = Server("enospc", data=disk.mount / "data", args=["--config", str(config)])
         disk.mount.joinpath("data").mkdir()
         self.local = threading.local()
@@ -257,6 +255,7 @@ def main():
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--fs", choices=("ext4", "xfs"), default="ext4")
+    parser.add_argument("--snapshot-s", type=int, default=0, help="seconds between two snapshots of the indexes (0: none)")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     args = parser.parse_args()
     if os.geteuid() != 0 or shutil.which("losetup") is None or shutil.which(f"mkfs.{args.fs}") is None:
@@ -267,7 +266,7 @@ def main():
     except (subprocess.CalledProcessError, OSError) as error:
         print(f"enospc: no loop mount here: {error}")
         return 77
-    print(f"enospc: seed {args.seed}, {args.mib} MiB of {args.fs}", flush=True)
+    print(f"enospc: seed {args.seed}, {args.mib} MiB of {args.fs}, snapshots each {args.snapshot_s} s", flush=True)
     full = Full(args, disk)
     status, lowest = 0, 1.0
     try:

@@ -101,6 +101,97 @@ TEST_F(FailedLaneTest, OfTwoBatchesInFlightTheLatersFailureIsTheEarliersToo) {
   EXPECT_FALSE(later.result);
 }
 
+// A full disk passes, a failed flush does not: not with the next try, and not with the space that
+// comes back.
+TEST_F(FailedLaneTest, AFailedFlushOnAFullDiskIsNotTriedAgain) {
+  auto& opening = append(1000);
+  ASSERT_TRUE(turn_until([&] { return opening.done; }));
+  ASSERT_TRUE(opening.result);
+  machine.disk.full = true;
+  for (int i = 0; i < 400; ++i) {  // the spare segments, too
+    auto& filling = append(kInlineBodyBytesMax);
+    ASSERT_TRUE(turn_until([&] { return filling.done; }));
+    if (filling.result) continue;
+    EXPECT_EQ(filling.result.error().code, Code::kNoSpace) << filling.result.error().detail;
+    break;
+  }
+  ASSERT_FALSE(appends.back().result);
+  EXPECT_TRUE(files->healthy()) << files->health_text();
+
+  machine.disk.sync_fails_once = "log/";
+  auto& failed = append(1000);  // fits the rest of the segment
+  ASSERT_TRUE(turn_until([&] { return failed.done; }));
+  ASSERT_FALSE(failed.result);
+  EXPECT_EQ(failed.result.error().code, Code::kIo);
+  EXPECT_FALSE(files->healthy());
+  machine.disk.full = false;
+  for (const size_t size : {size_t{1000}, kInlineBodyBytesMax, size_t{1000}}) {
+    auto& later = append(size);
+    ASSERT_TRUE(turn_until([&] { return later.done; }));
+    ASSERT_FALSE(later.result);
+    EXPECT_EQ(later.result.error().code, Code::kReadOnly);
+  }
+}
+
+// The file system put off the allocation, and finds the disk full when it is to flush: the bytes
+// are lost, and this is told once.
+TEST_F(FailedLaneTest, AFlushThatFindsTheDiskFullIsAFailedFlush) {
+  auto& opening = append(1000);
+  ASSERT_TRUE(turn_until([&] { return opening.done; }));
+  machine.disk.sync_fails_once = "log/";
+  machine.disk.sync_error = ENOSPC;
+  auto& failed = append(1000);
+  ASSERT_TRUE(turn_until([&] { return failed.done; }));
+  ASSERT_FALSE(failed.result);
+  EXPECT_EQ(failed.result.error().code, Code::kIo);
+  auto& later = append(1000);
+  ASSERT_TRUE(turn_until([&] { return later.done; }));
+  EXPECT_FALSE(later.result);
+}
+
+TEST(FailedWrites, ABlobsFlushThatFindsTheDiskFullEndsWriting) {
+  TemporaryDirectory directory;
+  HandMachine machine;
+  EngineOptions options = small_options(directory.path());
+  options.platform = &machine.platform;
+  const SystemClock clock;
+  auto opened = Engine::open(options, clock);
+  ASSERT_TRUE(opened) << opened.error().detail;
+  BufferPool buffers;
+  auto core = (*opened)->attach(0, machine.io, machine.run_queue, buffers);
+  const auto turn_until = [&](const std::function<bool()>& done) {
+    return machine.turn_until(done, [&] { core->poll(); });
+  };
+  const auto bytes = pattern(200 * 1024, 4);
+  // Two in one bulk segment: the second one's bytes may be what the first one's flush lost.
+  auto first = core->blobs().create(bytes.size()), second = core->blobs().create(bytes.size());
+  ASSERT_TRUE(first && second);
+  for (auto* writer : {&*first, &*second}) {
+    const MutableBytes room = (*writer)->room();
+    ASSERT_GE(room.size(), bytes.size());
+    std::memcpy(room.data(), bytes.data(), bytes.size());
+    (*writer)->advance(bytes.size());
+  }
+  int turns = 0;
+  ASSERT_TRUE(turn_until([&] { return ++turns == 50; }));
+  machine.disk.sync_fails_once = "bulk/";
+  machine.disk.sync_error = ENOSPC;
+  Waited<SealBlob> seal, later;
+  (*first)->seal(seal);
+  ASSERT_TRUE(turn_until([&] { return seal.done; }));
+  ASSERT_FALSE(seal.result);
+  EXPECT_EQ(seal.result.error().code, Code::kIo) << seal.result.error().detail;
+  EXPECT_FALSE((*opened)->healthy());
+  (*second)->seal(later);
+  ASSERT_TRUE(turn_until([&] { return later.done; }));
+  EXPECT_FALSE(later.result);
+  first->reset();
+  second->reset();
+  Waited<Completion> stopped;
+  core->stop(stopped);
+  ASSERT_TRUE(turn_until([&] { return stopped.done; }));
+}
+
 // The record of a large body went to the log, and the flush failed: it may be there after a
 // restart, so the body's file must be, too, although its writer gave it back.
 TEST(FailedWrites, AFileWhoseRecordMayBeInTheLogIsKept) {

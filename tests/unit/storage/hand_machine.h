@@ -2,6 +2,7 @@
 // test says; helper threads whose work the test calls.
 #pragma once
 
+#include <cerrno>
 #include <map>
 #include <memory>
 #include <string>
@@ -17,7 +18,9 @@ namespace basalt::storage {
 class HandDisk final : public Disk {
  public:
   int allocations_interrupted = 0;  // so many calls of allocate() end with EINTR
+  bool full = false;                // allocate() ends with ENOSPC
   std::string sync_fails_once;      // the next sync of a file whose path holds this
+  int sync_error = EIO;             // then
 
   int open(int at, const char* path, int flags) override {
     const int fd = disk_.open(at, path, flags);
@@ -31,9 +34,10 @@ class HandDisk final : public Disk {
   int64_t write(int fd, Bytes bytes, uint64_t offset) override {
     return disk_.write(fd, bytes, offset);
   }
-  int sync(int fd) override { return fails(fd) ? -EIO : disk_.sync(fd); }
-  int data_sync(int fd) override { return fails(fd) ? -EIO : disk_.data_sync(fd); }
+  int sync(int fd) override { return fails(fd) ? -sync_error : disk_.sync(fd); }
+  int data_sync(int fd) override { return fails(fd) ? -sync_error : disk_.data_sync(fd); }
   int allocate(int fd, uint64_t size) override {
+    if (full) return -ENOSPC;
     if (allocations_interrupted == 0) return disk_.allocate(fd, size);
     --allocations_interrupted;
     return -EINTR;
