@@ -129,6 +129,9 @@ Task<Result<storage::ScanPage>> scan_all(Client& client, storage::ScanOptions op
         refill = smallest.more;
         continue;
       }
+      constexpr size_t kAhead = 3;
+      if (smallest.next + kAhead < smallest.page.entries.size())
+        __builtin_prefetch(smallest.page.entries[smallest.next + kAhead].name.data());
       // To its new place among the others.
       const Head head(smallest, options.prefix.size());
       const auto place = std::upper_bound(order.begin() + 1, order.end(), head);

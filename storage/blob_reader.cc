@@ -15,6 +15,12 @@ namespace basalt::storage {
 namespace {
 
 constexpr size_t kFreeReadsMax = 64;
+// Of recent_misses_: from here on small reads ask first; it takes a few misses in a row to get
+// there, and as many hits as this allows to get back.
+constexpr unsigned kAskFirst = 2 * kReadsPerMiss;
+constexpr unsigned kRecentMissesMax = 4 * kReadsPerMiss;
+
+uint64_t round_down(uint64_t offset) { return offset / kBlockBytes * kBlockBytes; }
 
 FileKind file_kind(BlobKind kind) {
   if (kind == BlobKind::kLog) return FileKind::kLog;
@@ -36,7 +42,12 @@ size_t BlobReader::RefHash::operator()(const BlobRef& ref) const {
 
 BlobReader::BlobReader(LocalFiles& files, Io& io, RunQueue& run_queue, BufferPool& buffers,
                        EngineStats& stats)
-    : files_(files), io_(io), run_queue_(run_queue), buffers_(buffers), stats_(stats) {}
+    : files_(files),
+      io_(io),
+      run_queue_(run_queue),
+      buffers_(buffers),
+      stats_(stats),
+      recent_misses_(kAskFirst) {}
 
 BlobReader::~BlobReader() { BASALT_CHECK(in_flight_ == 0); }
 
@@ -68,7 +79,9 @@ Result<BlobReader::OpenFile*> BlobReader::open_file(const BlobRef& blob) {
       if (it == open_.begin()) break;
     }
   }
-  open_.push_front({blob.file, std::move(fd), 0});
+  open_.emplace_front();
+  open_.front().number = blob.file;
+  open_.front().fd = std::move(fd);
   open_by_number_[blob.file] = open_.begin();
   return &open_.front();
 }
@@ -120,8 +133,16 @@ void BlobReader::read(ReadBlob& request) {
     end = chunk_table_offset(kind, blob.length) + table_bytes;
     need_table = false;
   }
-  read.data = buffers_.take(end - begin);
-  if (need_table) read.table_buffer = buffers_.take(table_bytes);
+  read.way = choose_way(*read.file, blob, begin, end - begin);
+  const uint64_t data_offset = blob.offset + begin;
+  const uint64_t table_offset = blob.offset + chunk_table_offset(kind, blob.length);
+  // What is read past the page cache is whole blocks.
+  const auto take = [&](uint64_t offset, uint64_t length) {
+    if (read.way != Way::kDirect) return buffers_.take(length);
+    return buffers_.take(round_up(offset + length, kBlockBytes) - round_down(offset));
+  };
+  read.data = take(data_offset, end - begin);
+  if (need_table) read.table_buffer = take(table_offset, table_bytes);
   if (!read.data || (need_table && !read.table_buffer) ||
       files_.platform().happens(Chaos::Point::kNoBuffer)) {
     read.data.release();
@@ -135,43 +156,109 @@ void BlobReader::read(ReadBlob& request) {
   read.stamp = files_.verified().stamp(blob);
   read.pending =
       1;  // held while starting, so that an operation that ends at once does not finish the read
-  start(read, read.data_op, read.data.data(), static_cast<uint32_t>(end - begin),
-        blob.offset + begin);
+  start(read, read.data_op, read.data, static_cast<uint32_t>(end - begin), data_offset);
+  read.chunks = read.data.data() + read.data_op.skip;
   if (need_table) {
-    start(read, read.table_op, read.table_buffer.data(), static_cast<uint32_t>(table_bytes),
-          blob.offset + chunk_table_offset(kind, blob.length));
+    start(read, read.table_op, read.table_buffer, static_cast<uint32_t>(table_bytes), table_offset);
   }
   if (--read.pending == 0) finish(read);
 }
 
-void BlobReader::start(Read& read, Op& op, uint8_t* data, uint32_t length, uint64_t offset) {
-  op.result = length;
-  op.length = length;
+BlobReader::Way BlobReader::choose_way(OpenFile& file, const BlobRef& blob, uint64_t begin,
+                                       uint64_t length) {
+  const bool small = length < kFileRangeBytesMin;
+  if (!residency_known_ || (small && recent_misses_ < kAskFirst)) return Way::kTry;
+  // Large ones ask always: whoever may be sending these bytes as a part of the file must be told
+  // before they are read anew, and the attempt could do that.
+  const uint64_t offset = blob.offset + begin;
+  if (is_resident(file.fd.get(), offset, length)) return Way::kTry;
+  if (!residency_known_) return Way::kTry;
+  if (small) count_miss();
+  const uint64_t blocks = round_up(offset + length, kBlockBytes) - round_down(offset);
+  if (blocks > BufferPool::kSizes.back() || !open_direct(file, blob)) return Way::kCache;
+  return cold_reads_.again(blob, begin) ? Way::kCache : Way::kDirect;
+}
+
+void BlobReader::count_miss() {
+  recent_misses_ = std::min(recent_misses_ + kReadsPerMiss, kRecentMissesMax);
+}
+
+bool BlobReader::open_direct(OpenFile& file, const BlobRef& blob) {
+  if (file.direct_refused || !files_.direct_io()) return false;
+  if (file.direct) return true;
+  const std::string path =
+      LocalFiles::path_of(file_kind(static_cast<BlobKind>(blob.kind)), blob.file);
   Disk& disk = files_.disk();
-  const int fd = read.file->fd.get();
-  // Whoever may be sending these bytes as a part of the file is told before they are read anew. For
-  // small ones, which are never sent so, asking first costs more than it saves: their neighbours in
-  // the log are told right behind the attempt, which starts the disk but does not wait for it.
-  const bool absent =
-      residency_known_ && length >= kFileRangeBytesMin && !is_resident(fd, offset, length);
-  if (!absent && disk.read_resident(fd, {data, length}, offset) == int64_t{length}) return;
-  // What was not resident; a partial answer is thrown away, it is rare.
-  VerifiedChunks& verified = files_.verified();
-  verified.cold_read(read.request->blob, read.first_chunk, read.last_chunk);
-  read.stamp = verified.stamp(read.request->blob);
+  file.direct = UniqueFd(disk, disk.open(files_.directory_fd(), path.c_str(), O_RDONLY | O_DIRECT));
+  file.direct_refused = !file.direct;
+  return !file.direct_refused;
+}
+
+void BlobReader::start(Read& read, Op& op, Buffer& buffer, uint32_t length, uint64_t offset) {
   op.fn = &BlobReader::op_ended;
   op.reader = this;
   op.read = &read;
   op.kind = IoOp::Kind::kRead;
-  op.fd = fd;
-  op.data = data;
+  op.fd = read.file->fd.get();
+  op.data = buffer.data();
   op.offset = offset;
+  op.result = op.length = op.wanted = length;
+  op.skip = 0;
+  switch (read.way) {
+    case Way::kTry: {
+      const bool small = length < kFileRangeBytesMin;
+      Disk& disk = files_.disk();
+      if (disk.read_resident(read.file->fd.get(), {op.data, length}, offset) == int64_t{length}) {
+        if (small && recent_misses_ > 0) --recent_misses_;
+        return;
+      }
+      // A partial answer is thrown away, it is rare. The attempt started the disk but did not wait
+      // for it; of small reads, which are never sent as a part of the file, the neighbours in the
+      // log are told right behind it.
+      if (small) count_miss();
+      start_cached(read, op);
+      break;
+    }
+    case Way::kCache:
+      start_cached(read, op);
+      break;
+    case Way::kDirect:
+      op.skip = static_cast<uint32_t>(offset % kBlockBytes);
+      op.wanted = op.skip + length;
+      op.offset = offset - op.skip;
+      op.length = static_cast<uint32_t>(round_up(op.wanted, kBlockBytes));
+      op.fd = read.file->direct.get();
+      break;
+  }
   ++read.pending;
   io_.submit(op);
 }
 
+// Pages come with this read: they are not checked yet.
+void BlobReader::start_cached(Read& read, Op& op) {
+  VerifiedChunks& verified = files_.verified();
+  verified.cold_read(read.request->blob, read.first_chunk, read.last_chunk);
+  read.stamp = verified.stamp(read.request->blob);
+  op.fd = read.file->fd.get();
+}
+
+bool BlobReader::retry_cached(Op& op) {
+  Read& read = *op.read;
+  if (read.way != Way::kDirect || op.fd != read.file->direct.get()) return false;
+  if (op.result != -EINVAL && (op.result < 0 || op.result >= int64_t{op.wanted})) return false;
+  // A result that is too short is left to the page cache, too: the file may end within a block.
+  if (op.result == -EINVAL) read.file->direct_refused = true;
+  start_cached(read, op);
+  op.data += op.skip;
+  op.offset += op.skip;
+  op.length = op.wanted = op.wanted - op.skip;
+  io_.submit(op);
+  return true;
+}
+
 void BlobReader::op_ended(Completion& completion) {
   auto& op = static_cast<Op&>(completion);
+  if (op.reader->retry_cached(op)) return;
   if (--op.read->pending == 0) op.reader->finish(*op.read);
 }
 
@@ -197,7 +284,7 @@ Status BlobReader::verify(Read& read) {
       return fail_errno(static_cast<int>(-op->result),
                         fmt::format("read of file {:08x} at {}", blob.file, op->offset));
     }
-    if (op->result != static_cast<int64_t>(op->length)) {
+    if (op->result < static_cast<int64_t>(op->wanted)) {
       return std::unexpected(corrupt(blob, blob.offset, "the file ends before the blob does"));
     }
   }
@@ -206,8 +293,8 @@ Status BlobReader::verify(Read& read) {
   if (chunks > 1 && read.table == nullptr) {
     Bytes bytes =
         read.table_behind_data
-            ? Bytes(read.data.data() + chunk_table_offset(BlobKind::kLog, blob.length), chunks * 4)
-            : Bytes(read.table_buffer.data(), chunks * 4);
+            ? Bytes(read.chunks + chunk_table_offset(BlobKind::kLog, blob.length), chunks * 4)
+            : Bytes(read.table_buffer.data() + read.table_op.skip, chunks * 4);
     if (!crc_matches(blob.root, crc32c(bytes, blob.generation))) {
       return std::unexpected(
           corrupt(blob, blob.offset + blob.length, "checksum of the chunk table"));
@@ -220,12 +307,13 @@ Status BlobReader::verify(Read& read) {
   for (uint64_t chunk = read.first_chunk; chunk <= read.last_chunk; ++chunk) {
     uint64_t start = chunk * kBlobChunkBytes;
     size_t length = std::min<uint64_t>(kBlobChunkBytes, blob.length - start);
-    uint32_t crc = crc32c(Bytes(read.data.data() + (start - begin), length), blob.generation);
+    uint32_t crc = crc32c(Bytes(read.chunks + (start - begin), length), blob.generation);
     if (!crc_matches(chunks > 1 ? (*read.table)[chunk] : blob.root, crc)) {
       return std::unexpected(corrupt(blob, blob.offset + start, "checksum of the data"));
     }
   }
-  if (blob.length >= kFileRangeBytesMin) {
+  // What came past the page cache says nothing about what is in it.
+  if (blob.length >= kFileRangeBytesMin && read.data_op.fd != read.file->direct.get()) {
     for (uint64_t chunk = read.first_chunk; chunk <= read.last_chunk; ++chunk)
       files_.verified().set(blob, chunk, read.stamp);
   }
@@ -236,7 +324,7 @@ void BlobReader::answer(Read& read, Status status) {
   ReadBlob& request = *read.request;
   if (status) {
     uint64_t begin = read.first_chunk * kBlobChunkBytes;
-    Bytes data(read.data.data() + (request.offset - begin), request.length);
+    Bytes data(read.chunks + (request.offset - begin), request.length);
     request.result = BlobSlice{std::move(read.data), data};
     stats_.blob_reads.fetch_add(1, std::memory_order_relaxed);
     stats_.blob_read_bytes.fetch_add(request.length, std::memory_order_relaxed);

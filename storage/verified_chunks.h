@@ -4,12 +4,13 @@
 //
 // Rules, for whoever reads data files through the page cache (the descriptors have read-ahead
 // turned off, so pages come only with a read that names them):
-//   1. before a read may go to the disk: cold_read(). It takes back what is known of the chunks,
-//      and of bodies in the log that share a page with them.
+//   1. before a read may bring pages from the disk: cold_read(). It takes back what is known of the
+//      chunks, and of bodies in the log that share a page with them.
 //   2. stamp() before the bytes are looked at, set() with it after their checksum was right.
 //   3. to send without a check: first that all pages are resident, then is_set().
 // A chunk that fails its checksum is in the page cache after that, and not set: everybody goes on
-// failing on it. Whatever else reads data files while the engine is open does so with O_DIRECT.
+// failing on it. A read past the page cache (O_DIRECT) brings no pages: it neither takes back nor
+// sets. Whatever else reads data files while the engine is open reads so.
 //
 // Entries are found by a hash and the last one wins; losing one costs a check, never the check.
 // Blobs with whole blocks of their own (bulk segments, own files) have an entry a MiB with a bit a

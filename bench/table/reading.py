@@ -92,7 +92,8 @@ def get_128m(context):
 
 
 def get_cold(context, size, keys, connections, name):
-    """Every round starts with nothing of the data in the page cache. The disk's own cache cannot be emptied: it is the same for both."""
+    """Every round starts with nothing of the data in the page cache, and a server that has read nothing yet: what it is asked for a
+    second time it would read another way. The disk's own cache cannot be emptied: it is the same for both."""
     s = context.settings
     basalt = context.basalt
     prefix = f"cold-{size}/"
@@ -104,6 +105,7 @@ def get_cold(context, size, keys, connections, name):
     job["size"] = size * keys
 
     def ours():
+        basalt.restart()
         drop_cache(basalt.data)
         return load(s, basalt, op="get", size=size, keys=keys, prefix=prefix,
                     connections=connections, warmup="0s", key_distribution="uniform" if small else "sequential")

@@ -103,7 +103,7 @@ int SimDisk::open(int at, const char* path, int flags) {
     inode->pending.push_back({.kind = Change::Kind::kTruncate, .size = 0});
   }
   const int fd = next_fd_++;
-  open_[fd] = {inode, false};
+  open_[fd] = {inode, false, (flags & O_DIRECT) != 0};
   return fd;
 }
 
@@ -118,6 +118,11 @@ int64_t SimDisk::read(int fd, MutableBytes out, uint64_t offset) {
   if (dead_) return -EIO;
   const InodePtr inode = inode_of(fd);
   if (inode == nullptr || inode->directory) return -EBADF;
+  // Also of the rest of a short transfer, which need not begin with a block.
+  if (open_.at(fd).direct && (offset % kPage != 0 || out.size() % kPage != 0 ||
+                              reinterpret_cast<uintptr_t>(out.data()) % kPage != 0)) {
+    return -EINVAL;
+  }
   if (chance_.happens(faults.interrupted)) return -EINTR;
   if (chance_.happens(faults.read_error)) {
     ++read_errors_;
@@ -152,6 +157,11 @@ int64_t SimDisk::read(int fd, MutableBytes out, uint64_t offset) {
 int64_t SimDisk::read_resident(int fd, MutableBytes out, uint64_t offset) {
   if (!chance_.happens(resident)) return -EAGAIN;
   return read(fd, out, offset);
+}
+
+int64_t SimDisk::resident_pages(int fd, uint64_t offset, uint64_t length) {
+  if (inode_of(fd) == nullptr || !chance_.happens(resident)) return 0;
+  return static_cast<int64_t>((offset + length - 1) / kPage - offset / kPage + 1);
 }
 
 int64_t SimDisk::write(int fd, Bytes bytes, uint64_t offset) {

@@ -56,7 +56,7 @@ class SimDisk final : public storage::Disk {
               const std::function<Status(const std::string&, unsigned char)>& visit) override;
   int space(int fd, Space& space) override;
   int64_t read_resident(int fd, MutableBytes out, uint64_t offset) override;
-  int64_t resident_pages(int, uint64_t, uint64_t) override { return -ENOSYS; }
+  int64_t resident_pages(int fd, uint64_t offset, uint64_t length) override;
 
   // --- The simulation's
   DiskFaults faults;
@@ -136,6 +136,7 @@ class SimDisk final : public storage::Disk {
   struct Open {
     InodePtr inode;
     bool error = false;  // another descriptor's sync failed: the next one here says so too
+    bool direct = false;
   };
 
   InodePtr make_inode(bool directory);

@@ -382,6 +382,7 @@ TEST_P(BlobTest, FileRangeOnlyWhenResidentAndVerified) {
   drop_cache(*ref);
   EXPECT_FALSE(blobs->file_range(*ref, 0, 500'000));
   ASSERT_TRUE(read(*ref, 0, 600'000));
+  ASSERT_TRUE(read(*ref, 0, 600'000));  // the second time through the page cache
   auto range = blobs->file_range(*ref, 1000, 500'000);
   if (range) {  // the kernel has cachestat
     expect_range(*range, Bytes(data).subspan(1000, 500'000));
@@ -402,10 +403,11 @@ TEST_P(BlobTest, DamageThatWasReadInIsNeverAFileRange) {
     auto guard = blobs->guard();
     drop_cache(*ref);
     ASSERT_TRUE(read(*ref, 0, 200'000));
+    ASSERT_TRUE(read(*ref, 0, 200'000));
     drop_cache(*ref);
     flip_bit(path(*ref), ref->offset + 100'000);
     drop_cache(*ref);
-    for (int i = 0; i < 3; ++i) {
+    for (int i = 0; i < 4; ++i) {  // past the page cache, through it, from it
       EXPECT_FALSE(blobs->file_range(*ref, 0, 200'000));
       EXPECT_EQ(read(*ref, 0, 200'000).error().code, Code::kCorrupt);
     }
@@ -415,7 +417,65 @@ TEST_P(BlobTest, DamageThatWasReadInIsNeverAFileRange) {
   }
 }
 
-// What was read once is sent from the page cache afterwards, window by window: nearly all of it,
+// The first reader of cold bytes leaves the page cache alone, the second one fills it.
+TEST_P(BlobTest, OnlyWhatIsReadAgainComesIntoThePageCache) {
+  auto lane = make_lane(*files, 0, *core->io, core->run_queue, core->stats);
+  for (const size_t size : {size_t{4096}, size_t{30'000}, size_t{100'000}, size_t{300'000}}) {
+    SCOPED_TRACE(size);
+    const auto data = pattern(size, size);
+    BlobRef ref;
+    if (size <= kInlineBodyBytesMax) {
+      Waited<Append> append;
+      append.mutations = Bytes(data).first(77);
+      append.body = data;
+      lane->append(append);
+      ASSERT_TRUE(core->turn_until([&] { return append.done; }));
+      ASSERT_TRUE(append.result);
+      ref = append.body_ref;
+    } else {
+      auto stored = store(data);
+      ASSERT_TRUE(stored);
+      ref = *stored;
+    }
+    drop_cache(ref);
+    UniqueFd fd(::open(path(ref).c_str(), O_RDONLY | O_CLOEXEC));
+    const auto resident = [&] {
+      return system_disk().resident_pages(fd.get(), ref.offset, ref.length);
+    };
+    if (resident() == -ENOSYS) GTEST_SKIP() << "no cachestat";
+    ASSERT_EQ(resident(), 0);
+    expect_whole(ref, data);
+    EXPECT_EQ(resident(), 0) << "read once";
+    expect_whole(ref, data);
+    EXPECT_GT(resident(), 0) << "read twice";
+    // Forgotten: after the next eviction it is new again.
+    drop_cache(ref);
+    expect_whole(ref, data);
+    EXPECT_EQ(resident(), 0);
+  }
+  lane.reset();
+}
+
+// A copied file need not end with a whole block, as O_DIRECT likes it.
+TEST_P(BlobTest, AFileMayEndWithinABlock) {
+  for (const size_t size : {size_t{40'000}, size_t{5'000'001}}) {
+    const auto data = pattern(size, size);
+    auto ref = store(data, false);  // a file of its own
+    ASSERT_TRUE(ref);
+    const uint64_t table = chunk_table_bytes(size);
+    std::filesystem::resize_file(
+        path(*ref), table == 0 ? size : chunk_table_offset(BlobKind::kFile, size) + table);
+    blobs.reset();
+    make();
+    drop_cache(*ref);
+    expect_whole(*ref, data);
+    std::filesystem::resize_file(path(*ref), 100);
+    drop_cache(*ref);
+    EXPECT_EQ(read(*ref, 0, 10).error().code, Code::kCorrupt);
+  }
+}
+
+// What was read twice is sent from the page cache afterwards, window by window: nearly all of it,
 // not the few windows in which no chunk shares its place with another.
 TEST_P(BlobTest, LargeBlobsStayVerified) {
   constexpr uint64_t kWindow = kBlobReadBytesMax;
@@ -423,7 +483,9 @@ TEST_P(BlobTest, LargeBlobsStayVerified) {
   auto ref = store(pattern(kWindows * kWindow, 3));
   ASSERT_TRUE(ref);
   auto guard = blobs->guard();
-  for (uint64_t i = 0; i < kWindows; ++i) ASSERT_TRUE(read(*ref, i * kWindow, kWindow));
+  for (int time = 0; time < 2; ++time) {
+    for (uint64_t i = 0; i < kWindows; ++i) ASSERT_TRUE(read(*ref, i * kWindow, kWindow));
+  }
   if (!blobs->file_range(*ref, (kWindows - 1) * kWindow, kWindow))
     GTEST_SKIP() << "no cachestat, or no memory to spare";
   uint64_t sent = 0;
