@@ -319,6 +319,13 @@ void SocketStream::sendfile(SendFileCall& call) {
 void SocketStream::drive_file() {
   SendFileCall& call = *file_call_;
   if (call.length != 0) {
+    if (call.check != nullptr && std::exchange(call.check_next, true) && !file_bytes_taken() &&
+        !call.check->still_there(call.offset, call.length)) {
+      write_timer_.disarm();
+      call.check->unsent = call.length;
+      loop_.run_queue().post(*std::exchange(file_call_, nullptr));
+      return;
+    }
     const Attempt attempt = try_sendfile(call);
     if (attempt.kind != Attempt::Kind::kMoved) {
       if (write_side_waits(attempt) && call.timeout_ms != kNoDeadline && !write_timer_.armed()) {

@@ -54,6 +54,8 @@ class SocketStream : public Stream {
   virtual bool has_pending() const { return false; }
   virtual Attempt try_write(std::span<const iovec> pieces, bool more) = 0;
   virtual Attempt try_sendfile(SendFileCall& call) = 0;
+  // Bytes that try_sendfile() has taken from the file already go first, and alone.
+  virtual bool file_bytes_taken() const { return false; }
   // Says good-bye (close_notify), without blocking.
   virtual void say_end() {}
   // A handshake in progress takes the events first.

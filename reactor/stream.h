@@ -52,13 +52,27 @@ struct WriteCall : Completion {  // completes when all bytes are handed to the k
   WriteCall(std::initializer_list<Bytes> parts, uint64_t t, bool more_follows = false);
 };
 
+// Asked before bytes of a file are taken after a wait, during which they may have left the page
+// cache: are they still what they were when the call was made? "No" ends the call, with success and
+// `unsent` bytes at the end of its range that were not taken.
+class FileCheck {
+ public:
+  virtual bool still_there(uint64_t offset, uint64_t length) = 0;
+  uint64_t unsent = 0;
+
+ protected:
+  ~FileCheck() = default;
+};
+
 struct SendFileCall : Completion {
   int fd;
   uint64_t offset, length;
   uint64_t timeout_ms = kNoDeadline;
+  FileCheck* check = nullptr;  // outlives the call
+  bool check_next = false;     // before the next attempt; at first: somebody waited already
   Status result;
-  SendFileCall(int f, uint64_t o, uint64_t l, uint64_t t)
-      : fd(f), offset(o), length(l), timeout_ms(t) {}
+  SendFileCall(int f, uint64_t o, uint64_t l, uint64_t t, FileCheck* c = nullptr, bool now = false)
+      : fd(f), offset(o), length(l), timeout_ms(t), check(c), check_next(now) {}
 };
 
 class Stream {

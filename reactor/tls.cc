@@ -259,10 +259,11 @@ SocketStream::Attempt TlsStream::try_write(std::span<const iovec> pieces, bool) 
 }
 
 // A record's worth from the page cache, encrypted while it is in the processor's. After "needs
-// writable" the same bytes of the file are asked for again (whoever may call this holds them
-// unchanged: storage/blob_store.h, FileRange).
+// writable" the record lies encrypted in the library, which wants the same bytes again: they go
+// alone, so that the rest is asked about (FileCheck) before it is taken.
 SocketStream::Attempt TlsStream::try_sendfile(SendFileCall& call) {
   std::array<uint8_t, kRecordBytes> record;
+  const bool one_record = call.check != nullptr && record_taken_;
   size_t total = 0;
   while (total < call.length && total < kSliceMax) {
     const size_t wanted = std::min<uint64_t>(call.length - total, record.size());
@@ -276,11 +277,13 @@ SocketStream::Attempt TlsStream::try_sendfile(SendFileCall& call) {
     }
     size_t written = 0;
     const Attempt attempt = write_record(record.data(), wanted, written);
-    if (attempt.kind != Attempt::Kind::kMoved) {
+    record_taken_ = attempt.kind != Attempt::Kind::kMoved;
+    if (record_taken_) {
       if (total == 0 || attempt.kind == Attempt::Kind::kFailed) return attempt;
       break;
     }
     total += written;
+    if (one_record) break;
   }
   return {.kind = Attempt::Kind::kMoved, .bytes = total};
 }

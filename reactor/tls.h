@@ -57,6 +57,7 @@ class TlsStream final : public SocketStream {
   bool has_pending() const override;
   Attempt try_write(std::span<const iovec> pieces, bool more) override;
   Attempt try_sendfile(SendFileCall& call) override;
+  bool file_bytes_taken() const override { return record_taken_; }
   Attempt write_record(const uint8_t* data, size_t size, size_t& written);
   void say_end() override;
   bool drive_handshake() override;
@@ -69,6 +70,7 @@ class TlsStream final : public SocketStream {
   bool handshaking_ = false;
   bool ended_ = false;
   HandshakeDone done_;
+  bool record_taken_ = false;  // of a file, encrypted, not in the socket yet
 };
 
 }  // namespace basalt::reactor

@@ -386,7 +386,7 @@ std::optional<FileRange> BlobReader::file_range(const BlobRef& blob, uint64_t of
   int fd = (*file)->fd.get();
   const uint64_t begin = blob.offset + offset;
   if (!is_resident(fd, begin, length)) return std::nullopt;
-  FileRange range{fd, begin, length, {}, {}};
+  FileRange range{blob, offset, fd, begin, length, {}, {}};
   if (const uint64_t lead = round_up(begin, kBlockBytes) - begin; lead != 0) {
     range.memory = buffers_.take(lead);
     if (!range.memory) return std::nullopt;
@@ -400,6 +400,13 @@ std::optional<FileRange> BlobReader::file_range(const BlobRef& blob, uint64_t of
   // Once more: these pages may have come just now with somebody's read, which is not checked yet.
   if (!files_.verified().is_set(blob, first, last)) return std::nullopt;
   return range;
+}
+
+bool BlobReader::still_there(const FileRange& range, uint64_t offset, uint64_t length) {
+  if (!is_resident(range.fd, offset, length)) return false;
+  const uint64_t first = range.blob_offset / kBlobChunkBytes;
+  const uint64_t last = (range.blob_offset + range.size() - 1) / kBlobChunkBytes;
+  return files_.verified().is_set(range.blob, first, last);
 }
 
 }  // namespace basalt::storage

@@ -42,6 +42,7 @@ class BlobReader {
 
   void read(ReadBlob& request);
   std::optional<FileRange> file_range(const BlobRef& blob, uint64_t offset, uint64_t length);
+  bool still_there(const FileRange& range, uint64_t offset, uint64_t length);
   bool busy() const { return in_flight_ > 0; }
 
  private:

@@ -104,6 +104,9 @@ class LocalBlobStore final : public BlobStore, private BlobPlaces, private Space
                                       uint64_t length) override {
     return reader_.file_range(blob, offset, length);
   }
+  bool still_there(const FileRange& range, uint64_t offset, uint64_t length) override {
+    return reader_.still_there(range, offset, length);
+  }
   std::unique_ptr<ReadGuard> guard() override { return files_.guard(core_); }
 
   void handle_gone(BlobWriteState& state) {

@@ -10,6 +10,20 @@ namespace {
 // Longest range that is handed out as a part of a file: the slice of one sendfile.
 constexpr uint64_t kFileWindowBytes = 1u << 20;
 
+// Asks the store about a part of a file whose sending had to wait for the client.
+class RangeCheck final : public reactor::FileCheck {
+ public:
+  RangeCheck(storage::BlobStore& store, const storage::FileRange& range)
+      : store_(store), range_(range) {}
+  bool still_there(uint64_t offset, uint64_t length) override {
+    return store_.still_there(range_, offset, length);
+  }
+
+ private:
+  storage::BlobStore& store_;
+  const storage::FileRange& range_;
+};
+
 storage::BlobKind kind_of(const storage::BlobRef& blob) {
   return static_cast<storage::BlobKind>(blob.kind);
 }
@@ -158,6 +172,12 @@ Task<void> ObjectReader::drop_read_ahead() {
   }
 }
 
+// Nothing was cut into windows behind a part of a file, so the reader still stands at its end.
+void ObjectReader::give_back(uint64_t bytes) {
+  segment_offset_ -= bytes;
+  remaining_ += bytes;
+}
+
 Task<void> ObjectReader::settle() {
   for (Slot& slot : slots_) {
     if (slot.read && !slot.read->await_ready()) (void)co_await *slot.read;
@@ -194,7 +214,9 @@ Task<S3Result<Reply>> send_content(Op& op, const storage::RecordView& record, ui
   while (status && piece->size() != 0) {
     if (const storage::FileRange* file = piece->file; file != nullptr) {
       if (!file->lead.empty()) status = co_await exchange.write_more(file->lead);
-      if (status) status = co_await exchange.sendfile(file->fd, file->offset, file->length);
+      RangeCheck check(op.shards().blobs(), *file);
+      if (status) status = co_await exchange.sendfile(file->fd, file->offset, file->length, &check);
+      if (status && check.unsent != 0) reader.give_back(check.unsent);
     } else {
       status = co_await exchange.write(piece->data);
     }

@@ -52,6 +52,9 @@ class ObjectReader {
   // The next piece; size 0 at the end. After an error only settle() is allowed.
   Task<Result<Piece>> next();
   Task<void> settle();
+  // The last piece was a part of a file, and its last `bytes` did not go: they come again, as what
+  // they are by then.
+  void give_back(uint64_t bytes);
 
  private:
   struct Window {

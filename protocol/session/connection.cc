@@ -368,11 +368,13 @@ Task<Status> Connection::write(Bytes data, bool more) {
   bytes_sent_ += data.size();
   const Result<bool> all = put_now(pieces, more);
   if (!all) co_return std::unexpected(all.error());
+  waited_ = !*all;
   if (!*all) CO_CHECK(put_rest(pieces, more));
   co_return Status();
 }
 
-Task<Status> Connection::sendfile(int fd, uint64_t offset, uint64_t length) {
+Task<Status> Connection::sendfile(int fd, uint64_t offset, uint64_t length,
+                                  reactor::FileCheck* check) {
   if (!responded_) co_return fail(Code::kInvalid, "sendfile before begin");
   if (broken_) co_return fail(Code::kCancelled, "the response is broken");
   if (body_ == Body::kNone || length == 0) co_return Status();
@@ -385,12 +387,14 @@ Task<Status> Connection::sendfile(int fd, uint64_t offset, uint64_t length) {
     pieces.add(as_bytes(out_));
     const Result<bool> all = put_now(pieces, true);
     if (!all) co_return std::unexpected(all.error());
+    waited_ = !*all;
     if (!*all) CO_CHECK(put_rest(pieces, true));
   }
-  bytes_sent_ += length;
+  if (check != nullptr) check->unsent = 0;
   Status status = co_await Call<reactor::SendFileCall>(
       [this](reactor::SendFileCall& call) { stream_->sendfile(call); }, fd, offset, length,
-      shared_.limits.write_timeout_ms);
+      shared_.limits.write_timeout_ms, check, std::exchange(waited_, false));
+  bytes_sent_ += length - (check != nullptr ? check->unsent : 0);
   if (!status) {
     if (status.error().code == Code::kTimeout) bump(shared_.stats.timeouts);
     broken_ = true;

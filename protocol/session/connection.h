@@ -61,7 +61,8 @@ class Connection final : public Exchange {
   Task<Status> write(Bytes data) override { return write(data, false); }
   Task<Status> write_more(Bytes data) override { return write(data, true); }
   bool can_sendfile() const override { return stream_->can_sendfile(); }
-  Task<Status> sendfile(int fd, uint64_t offset, uint64_t length) override;
+  Task<Status> sendfile(int fd, uint64_t offset, uint64_t length,
+                        reactor::FileCheck* check) override;
   Task<Status> end() override;
   bool responded() const override { return responded_; }
   uint64_t bytes_received() const override { return bytes_received_; }
@@ -137,6 +138,7 @@ class Connection final : public Exchange {
   http::ResponseHead response_;
   std::string out_;          // the head on its way; kept for its memory
   bool head_waits_ = false;  // in out_, for the first bytes of the body
+  bool waited_ = false;      // for the socket, with bytes that a part of a file follows
   char chunk_line_[20];
   Body body_ = Body::kNone;
   uint64_t length_ = 0;

@@ -81,8 +81,10 @@ class Exchange {
   // The same for bytes that more will follow at once: they may wait for it, to share a packet.
   virtual Task<Status> write_more(Bytes data) { return write(data); }
   virtual bool can_sendfile() const = 0;
-  virtual Task<Status> sendfile(int fd, uint64_t offset,
-                                uint64_t length) = 0;  // after begin(length)
+  // After begin(length). With a `check`, which outlives the call, it may end early: see its
+  // `unsent`.
+  virtual Task<Status> sendfile(int fd, uint64_t offset, uint64_t length,
+                                reactor::FileCheck* check) = 0;
   virtual Task<Status> end() = 0;  // after begin: the body is complete. Not called: the connection
                                    // is cut (truncated answer).
 

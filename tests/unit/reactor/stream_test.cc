@@ -157,6 +157,49 @@ Task<> sendfile_body(Loop& loop) {
 }
 TEST(Stream, SendFile) { on_loop(sendfile_body); }
 
+// Bytes of a file that may have changed while the socket was full are asked about before they go.
+Task<> checked_sendfile_body(Loop& loop) {
+  class Check final : public FileCheck {
+   public:
+    bool still_there(uint64_t offset, uint64_t length) override {
+      EXPECT_EQ(offset + length, end);
+      return ++asked < refuse_at;
+    }
+    uint64_t end = 0;
+    int asked = 0;
+    int refuse_at = 0;
+  };
+  test::TempFolder folder;
+  const int file = open(folder.file("f").c_str(), O_RDWR | O_CREAT, 0600);
+  const std::string content(24 << 20, 'c');  // more than a socket takes
+  EXPECT_EQ(write(file, content.data(), content.size()), static_cast<ssize_t>(content.size()));
+  for (const int refuse_at : {1, 3, 1'000'000}) {
+    Pair pair;
+    auto stream = Stream::adopt(loop, pair.ours);
+    std::string got;
+    std::thread peer([&got, fd = pair.theirs] { got = test::Client(fd).read_all(); });
+    Check check;
+    check.end = content.size();
+    check.refuse_at = refuse_at;
+    const auto sent =
+        co_await Call<SendFileCall>([&](SendFileCall& call) { stream->sendfile(call); }, file,
+                                    uint64_t{0}, content.size(), uint64_t{60'000}, &check);
+    EXPECT_TRUE(sent.has_value());
+    EXPECT_EQ(check.unsent == 0, refuse_at == 1'000'000);
+    if (refuse_at == 1) EXPECT_EQ(check.asked, 1);
+    // The caller goes on with other bytes.
+    const std::string rest(check.unsent, 'd');
+    EXPECT_TRUE((co_await write_call(*stream, as_bytes(rest), uint64_t{60'000})).has_value());
+    stream.reset();
+    peer.join();
+    EXPECT_EQ(got.size(), content.size());
+    EXPECT_TRUE(got == content.substr(rest.size()) + rest);
+    EXPECT_LT(rest.size(), content.size()) << "the first attempt goes without a question";
+  }
+  close(file);
+}
+TEST(Stream, SendFileAsksAfterAWait) { on_loop(checked_sendfile_body); }
+
 Task<> linger_body(Loop& loop) {
   Pair pair;
   auto stream = Stream::adopt(loop, pair.ours);

@@ -127,7 +127,9 @@ class FakeExchange final : public session::Exchange {
     co_return Status();
   }
   bool can_sendfile() const override { return false; }
-  Task<Status> sendfile(int, uint64_t, uint64_t) override { co_return fail(Code::kInvalid); }
+  Task<Status> sendfile(int, uint64_t, uint64_t, reactor::FileCheck*) override {
+    co_return fail(Code::kInvalid);
+  }
   Task<Status> end() override {
     answer.complete = true;
     co_return Status();

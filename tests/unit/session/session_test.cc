@@ -51,7 +51,7 @@ class TestHandler final : public Handler {
     if (path == "/file") {
       co_await exchange.begin(content.size());
       if (exchange.can_sendfile())
-        co_await exchange.sendfile(file_, 0, content.size());
+        co_await exchange.sendfile(file_, 0, content.size(), nullptr);
       else
         co_await exchange.write(as_bytes(content));
       co_await exchange.end();

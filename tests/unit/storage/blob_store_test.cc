@@ -386,6 +386,9 @@ TEST_P(BlobTest, FileRangeOnlyWhenResidentAndVerified) {
   auto range = blobs->file_range(*ref, 1000, 500'000);
   if (range) {  // the kernel has cachestat
     expect_range(*range, Bytes(data).subspan(1000, 500'000));
+    EXPECT_TRUE(blobs->still_there(*range, range->offset, range->length));
+    drop_cache(*ref);
+    EXPECT_FALSE(blobs->still_there(*range, range->offset + 100'000, 50'000));
     drop_cache(*ref);
     EXPECT_FALSE(blobs->file_range(*ref, 1000, 500'000)) << "not resident any more";
   }
