@@ -1,9 +1,11 @@
 """Listings, cores, memory, start, and verification by itself."""
+import concurrent.futures
 import contextlib
 import json
 import resource
 import socket
 import ssl
+import statistics
 import subprocess
 import time
 
@@ -79,20 +81,30 @@ def two_cores(context):
     s = context.settings
     if s.server_cpu == s.client_cpu:
         raise RuntimeError("this machine has one core")
-    with Basalt(s, "two", cores=2, cpus=f"{s.server_cpu},{s.client_cpu}") as two:
+    with Basalt(s, "two", cores=2, cpus=f"{s.server_cpu},{s.client_cpu}") as two, Basalt(s, "other", cpus=s.client_cpu) as other:
         one = context.basalt
-        for server in (one, two):
+        for server in (one, two, other):
             put_objects(s, server, 4096, 1000, prefix="cores/")
         options = {"op": "get", "size": 4096, "keys": 1000, "prefix": "cores/"}
+
+        def apart():
+            """Two servers that share nothing, one a core, half of the connections each: what the machine itself takes for the second core."""
+            with concurrent.futures.ThreadPoolExecutor(2) as pool:
+                halves = list(pool.map(lambda server: load(s, server, connections=16, **options), (one, other)))
+            return {"cpu_us": statistics.mean(half["cpu_us"] for half in halves), "rate": sum(half["rate"] for half in halves)}
+
         results = interleave(s.rounds, {
             "one": lambda: load(s, one, **options),
             "two": lambda: load(s, two, **options),
+            "apart": apart,
         })
     return Row("two-cores", "growth from 1 to 2 cores, GET 4 KiB", "1 core", [
         Check("CPU a request", ratio(results, "two", "one", "cpu_us"), 1.15, ours=cpu(median(results["two"], "cpu_us")),
               theirs=cpu(median(results["one"], "cpu_us")))],
         f"{median(results['two'], 'rate'):.0f}/s with 2 cores, one of them shared with the load generator; "
-        f"{median(results['one'], 'rate'):.0f}/s with 1", rounds=rounded(results))
+        f"{median(results['one'], 'rate'):.0f}/s with 1; two servers of one core each that share nothing, one beside the load generator: "
+        f"{ratio(results, 'apart', 'one', 'cpu_us'):.2f}x, {cpu(median(results['apart'], 'cpu_us'))} a request, "
+        f"{median(results['apart'], 'rate'):.0f}/s: no server of two cores can be below that here", rounds=rounded(results))
 
 
 def idle_connections(server, count, context=None):
