@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "reactor/loop.h"
 #include "server/accounts.h"
 #include "server/admin_commands.h"
 #include "server/admin_http.h"
@@ -37,6 +38,8 @@ Status write_credentials_file(const std::string& path, const auth::AccessKey& ke
   return {};
 }
 
+constexpr uint64_t kAdminSocketRetryMs = 1000;
+
 }  // namespace
 
 struct Server::Impl {
@@ -63,10 +66,13 @@ struct Server::Impl {
   std::unique_ptr<session::SessionPool> admin_sessions;
   std::unique_ptr<reactor::Listener> admin_listener;
   std::unique_ptr<AdminSocket> admin_socket;
+  bool admin_socket_waits = false;
+  std::optional<reactor::Timer> admin_socket_again;  // while the disk has no room for its name
 
   Status start_cores();
   Status set_up_root();
   Status start_admin();
+  Status open_admin_socket();
   Status listen_s3();
   void stop();
 };
@@ -134,16 +140,33 @@ Status Server::Impl::start_admin() {
     admin_commands = std::make_unique<AdminCommands>(AdminCommands::Parts{
         *accounts, parts.mirror.identities, parts.mirror.buckets, *engine, clock, started_ms,
         config.cores, std::string(home.io_name()), s3_address, config.root_access_key});
-    auto socket = AdminSocket::listen(
-        *parts.loop, config.data_directory + "/admin.sock",
-        [this](std::string line) { return admin_commands->run(std::move(line)); });
-    if (!socket) {
-      status = std::unexpected(std::move(socket).error());
-      return;
-    }
-    admin_socket = std::move(*socket);
+    admin_socket_again.emplace(
+        *parts.loop,
+        [](void* self) {
+          if (const Status opened = static_cast<Impl*>(self)->open_admin_socket(); !opened)
+            log_error("no admin socket", {{"why", opened.error().detail}});
+        },
+        this);
+    status = open_admin_socket();
   });
   return status;
+}
+
+// A full disk (xfs has no place for a name then) is no reason not to serve: it is tried again.
+Status Server::Impl::open_admin_socket() {
+  auto socket = AdminSocket::listen(
+      *cores.front().parts().loop, config.data_directory + "/admin.sock",
+      [this](std::string line) { return admin_commands->run(std::move(line)); });
+  if (socket) {
+    if (admin_socket_waits) log_info("the admin socket is there");
+    admin_socket = std::move(*socket);
+    return {};
+  }
+  if (socket.error().code != Code::kNoSpace) return std::unexpected(std::move(socket).error());
+  if (!std::exchange(admin_socket_waits, true))
+    log_warn("the disk is full: no admin socket yet", {{"why", socket.error().detail}});
+  admin_socket_again->arm(kAdminSocketRetryMs);
+  return {};
 }
 
 Status Server::Impl::listen_s3() {
@@ -179,6 +202,7 @@ void Server::Impl::stop() {
     socket_stopped.fn = sessions_stopped.fn;
     home.run_on_core([&] {
       admin_listener.reset();
+      admin_socket_again.reset();
       admin_sessions->drain(1000, sessions_stopped);
       if (admin_socket) {
         admin_socket->stop(socket_stopped);
