@@ -1,5 +1,8 @@
 #include "auth/hash_station.h"
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -118,8 +121,18 @@ const HashPlan::JointEntry* HashPlan::best_joint(size_t md5, size_t sha256) cons
 
 // --- The station
 
+HashStation::HashStation(RunQueue& run_queue, const HashPlan& plan, HashAlarm* alarm,
+                         HashExchange* exchange)
+    : run_queue_(run_queue), plan_(plan), alarm_(alarm), exchange_(exchange) {
+  if (exchange_ == nullptr) return;
+  BASALT_CHECK(alarm_ != nullptr);
+  wake_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  BASALT_CHECK(wake_fd_ >= 0);
+}
+
 HashStation::~HashStation() {
   for (const Queue& queue : queues_) BASALT_CHECK(queue.open == 0);
+  if (wake_fd_ >= 0) close(wake_fd_);
 }
 
 void HashStation::link(HashStream& stream) {
@@ -143,12 +156,14 @@ void HashStation::enqueue(HashStream& stream) {
   stream.queued_ = true;
   link(stream);
   ++queue(stream.hash_).count;
+  if (stream.long_) ++queue(stream.hash_).long_count;
 }
 
 void HashStation::remove(HashStream& stream) {
   stream.queued_ = false;
   unlink(stream);
   --queue(stream.hash_).count;
+  if (stream.long_) --queue(stream.hash_).long_count;
 }
 
 void HashStation::urgency_changed(HashStream& stream) {
@@ -158,9 +173,12 @@ void HashStation::urgency_changed(HashStream& stream) {
 }
 
 // Takes up to `width` streams, those first that somebody waits for. Returns for how many blocks.
+// Before them other cores' that are waited for: those are few, and here nobody sees how long ago
+// they came.
 size_t HashStation::fill(LaneHash hash, size_t width, size_t blocks_max, Filling& filling) {
   filling.filled = 0;
   size_t blocks = blocks_max;
+  enter_guests(hash, true, width, filling, blocks);
   for (const List* list : {&queue(hash).urgent, &queue(hash).patient}) {
     for (HashStream* stream = list->head; stream != nullptr && filling.filled < width;
          stream = stream->next_) {
@@ -170,6 +188,7 @@ size_t HashStation::fill(LaneHash hash, size_t width, size_t blocks_max, Filling
       filling.lanes[filling.filled++] = {stream->state_.data(), run.data()};
     }
   }
+  enter_guests(hash, false, width, filling, blocks);
   return blocks;
 }
 
@@ -180,6 +199,10 @@ void HashStation::hashed(LaneHash hash, const Filling& filling, size_t blocks) {
   bump(counters.run_blocks, blocks);
   for (size_t i = 0; i < filling.filled; ++i) {
     HashStream& stream = *filling.streams[i];
+    if (stream.station_ != this) {
+      guest_hashed(stream, blocks);
+      continue;
+    }
     // To the back: with more streams than lanes each gets its turn.
     remove(stream);
     stream.consumed(blocks * kHashBlockBytes);
@@ -190,7 +213,7 @@ void HashStation::hashed(LaneHash hash, const Filling& filling, size_t blocks) {
 
 // One run of the kernel that suits what is queued. How long it took, by the plan.
 double HashStation::run_one(LaneHash hash, double ns_max) {
-  const HashPlan::Entry& choice = plan_.best(hash, queue(hash).count);
+  const HashPlan::Entry& choice = plan_.best(hash, runnable(hash));
   Filling filling;
   const size_t blocks =
       fill(hash, choice.kernel.lanes,
@@ -224,7 +247,7 @@ void HashStation::run(bool md5, bool sha256, double ns_max) {
     if (!more_md5 && !more_sha256) return;
     if (more_md5 && more_sha256) {
       const HashPlan::JointEntry* joint =
-          plan_.best_joint(queue(LaneHash::kMd5).count, queue(LaneHash::kSha256).count);
+          plan_.best_joint(runnable(LaneHash::kMd5), runnable(LaneHash::kSha256));
       if (joint != nullptr) {
         const double ns = run_joint(*joint, ns_max - std::max(md5_ns, sha256_ns));
         md5_ns += ns;
@@ -240,60 +263,96 @@ void HashStation::run(bool md5, bool sha256, double ns_max) {
   }
 }
 
+// The same for what is queued here, or lent to the station that runs already. False: all of it is
+// lent.
+bool HashStation::run_slice(bool md5, bool sha256, double ns_max) {
+  const Slice slice = exchange_ == nullptr ? Slice::kAlone : begin_slice(md5, sha256);
+  if (slice == Slice::kLent) return false;
+  run(md5, sha256, ns_max);
+  if (slice == Slice::kRunner) end_slice();
+  return true;
+}
+
 // Is there no reason to wait for more streams?
 bool HashStation::due(LaneHash hash) const {
   const Queue& in = queue(hash);
-  return in.count > 0 && (alarm_ == nullptr || overdue_ || in.urgent.head != nullptr ||
-                          in.count >= std::min(plan_.enough(hash), in.open));
+  const Foreign& others = foreign(hash);
+  if (in.count + others.count == 0) return false;
+  if (alarm_ == nullptr || in.urgent.head != nullptr || others.urgent > 0) return true;
+  if (overdue_ && in.count > 0) return true;
+  // For a short message only the streams of this core are company.
+  const bool alone = exchange_ == nullptr || in.count > in.long_count;
+  const size_t streams = alone ? in.count : in.count + others.count;
+  const size_t open = alone ? in.open : in.open + long_open_elsewhere(hash);
+  return streams >= std::min(plan_.enough(hash), open);
 }
 
 bool HashStation::poll() {
+  look_around();
   const bool late = polls_skipped_ >= kPollsSkippedMax;
   const auto now = [&](LaneHash hash) {
-    return queue(hash).count > 0 && (enough(hash) || (late && due(hash)));
+    return (queue(hash).count > 0 && enough(hash)) || (late && due(hash));
   };
   const bool md5 = now(LaneHash::kMd5), sha256 = now(LaneHash::kSha256);
   const bool skipped = (!md5 && due(LaneHash::kMd5)) || (!sha256 && due(LaneHash::kSha256));
-  if (md5 || sha256) run(md5, sha256, kRunNsMax);
+  const bool ran = (md5 || sha256) && run_slice(md5, sha256, kRunNsMax);
   polls_skipped_ = skipped ? polls_skipped_ + 1 : 0;
-  return md5 || sha256;
+  return ran;
 }
 
 bool HashStation::prepare_sleep() {
   polls_skipped_ = 0;
+  look_around();
   const bool md5 = due(LaneHash::kMd5), sha256 = due(LaneHash::kSha256);
+  bool ran = false;
   if (md5 || sha256) {
     const bool full = (!md5 || enough(LaneHash::kMd5)) && (!sha256 || enough(LaneHash::kSha256));
-    run(md5, sha256, full ? kRunNsMax : kFewLanesRunNsMax);
+    ran = run_slice(md5, sha256, full ? kRunNsMax : kFewLanesRunNsMax);
   }
+  if (!ran && !lend_and_doze()) return false;
   const bool empty = queue(LaneHash::kMd5).count == 0 && queue(LaneHash::kSha256).count == 0;
-  if (empty) overdue_ = false;
-  if (const bool patient = !empty && !overdue_; alarm_ != nullptr && patient != alarm_armed_) {
+  if (empty && lent_.empty()) overdue_ = false;
+  // What is lent comes back when the alarm rings, should nobody run it.
+  if (const bool patient = (!empty && !overdue_) || !lent_.empty();
+      alarm_ != nullptr && patient != alarm_armed_) {
     alarm_armed_ = patient;
     patient ? alarm_->arm() : alarm_->disarm();
   }
-  return !md5 && !sha256;
+  return !ran;
 }
 
 void HashStation::ring() {
   alarm_armed_ = false;
-  overdue_ = queue(LaneHash::kMd5).count > 0 || queue(LaneHash::kSha256).count > 0;
+  overdue_ =
+      queue(LaneHash::kMd5).count > 0 || queue(LaneHash::kSha256).count > 0 || !lent_.empty();
 }
 
 // --- A stream
 
-HashStream::HashStream(HashStation* station, LaneHash hash)
-    : station_(station), hash_(hash), state_(start_of(hash)) {
-  if (station_ != nullptr) ++station_->queue(hash_).open;
+HashStream::HashStream(HashStation* station, LaneHash hash, bool is_long)
+    : station_(station),
+      hash_(hash),
+      long_(is_long && station != nullptr && station->exchange_ != nullptr),
+      state_(start_of(hash)) {
+  if (station_ == nullptr) return;
+  ++station_->queue(hash_).open;
+  if (!long_) return;
+  ++station_->queue(hash_).long_open;
+  station_->exchange_->open_[static_cast<size_t>(hash_)].fetch_add(1);
 }
 
 HashStream::~HashStream() {
   clear();
-  if (station_ != nullptr) --station_->queue(hash_).open;
+  if (station_ == nullptr) return;
+  --station_->queue(hash_).open;
+  if (!long_) return;
+  --station_->queue(hash_).long_open;
+  station_->exchange_->open_[static_cast<size_t>(hash_)].fetch_sub(1);
 }
 
 void HashStream::clear() {
   BASALT_CHECK(waiter_ == nullptr);
+  if (lent_) station_->recall(*this);
   if (queued_) station_->remove(*this);
   state_ = start_of(hash_);
   first_ = {};
@@ -328,7 +387,7 @@ void HashStream::finish() {
 // Makes the next whole blocks available, and queues the stream if there are any. Without a station
 // the blocks are hashed here.
 void HashStream::pull() {
-  if (queued_) return;
+  if (queued_ || lent_) return;
   while (true) {
     const Bytes blocks = next_blocks();
     if (station_ != nullptr) {
@@ -420,7 +479,7 @@ void HashStream::wait(HashWait& call, uint64_t position) {
 void HashStream::answer() {
   if (waiter_ == nullptr) return;
   // A tail of less than a block would wait for its next bytes, and its memory is wanted back.
-  if (!queued_ && !finished_ && hashed_ < wait_position_) take_tail();
+  if (!queued_ && !lent_ && !finished_ && hashed_ < wait_position_) take_tail();
   if (finished_ ? !done_ : hashed_ < wait_position_) return;
   station_->run_queue_.post(*std::exchange(waiter_, nullptr));
   station_->urgency_changed(*this);

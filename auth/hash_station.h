@@ -15,9 +15,12 @@
 //     queued something shares the run, or
 //   - the alarm rings, kPatienceMs after patience began, whatever the others do.
 //
+// With an exchange (auth/hash_exchange.h) "every open stream" includes the long messages of the
+// other cores, and a station may hash them beside its own.
+//
 // The core owns one station, gives it to its loop as a poller, and hands it down. Thread: the
 // core's own, for all that is in this file. Nothing is hashed anywhere but inside poll(),
-// prepare_sleep() and the members of HashStream.
+// prepare_sleep() and the members of HashStream; a long message also inside another core's.
 #pragma once
 
 #include <array>
@@ -28,6 +31,7 @@
 #include <vector>
 
 #include "auth/digest.h"
+#include "auth/hash_exchange.h"
 #include "auth/hash_lanes.h"
 #include "base/bytes.h"
 #include "base/completion.h"
@@ -107,9 +111,9 @@ class HashStation final : public Poller {
   // waits so long.
   static constexpr uint64_t kPatienceMs = 20;
 
-  // Without an alarm (nullptr) it is never patient.
-  HashStation(RunQueue& run_queue, const HashPlan& plan, HashAlarm* alarm = nullptr)
-      : run_queue_(run_queue), plan_(plan), alarm_(alarm) {}
+  // Without an alarm (nullptr) it is never patient. An exchange needs an alarm, and wake_fd().
+  HashStation(RunQueue& run_queue, const HashPlan& plan, HashAlarm* alarm = nullptr,
+              HashExchange* exchange = nullptr);
   ~HashStation() override;  // no stream is left
   HashStation(const HashStation&) = delete;
   HashStation& operator=(const HashStation&) = delete;
@@ -118,6 +122,9 @@ class HashStation final : public Poller {
   // Hashes what is queued, unless it is patient. False if it did, so that the loop looks for
   // further work first.
   bool prepare_sleep() override;
+  void woke() override;
+  // Becomes readable when another core has hashed what this one slept for; -1 without an exchange.
+  int wake_fd() const override { return wake_fd_; }
   // What is queued now is hashed without further patience.
   void ring();
 
@@ -134,7 +141,18 @@ class HashStation final : public Poller {
     List urgent;
     List patient;
     size_t count = 0;
-    size_t open = 0;  // streams that exist, queued or not
+    size_t long_count = 0;  // of them, those that may be lent
+    size_t open = 0;        // streams that exist, queued or not
+    size_t long_open = 0;
+  };
+  // Streams of other cores: what there is to borrow, and in a slice what is borrowed.
+  struct Foreign {
+    size_t count = 0;
+    size_t urgent = 0;
+  };
+  struct Guest {
+    HashStream* stream;
+    bool urgent;
   };
   // What a run is made of.
   struct Filling {
@@ -149,17 +167,46 @@ class HashStation final : public Poller {
   void urgency_changed(HashStream& stream);
   size_t fill(LaneHash hash, size_t width, size_t blocks_max, Filling& filling);
   void hashed(LaneHash hash, const Filling& filling, size_t blocks);
+  void enter_guests(LaneHash hash, bool urgent, size_t width, Filling& filling, size_t& blocks);
+  void guest_hashed(HashStream& stream, size_t blocks);
   double run_one(LaneHash hash, double ns_max);
   double run_joint(const HashPlan::JointEntry& choice, double ns_max);
   void run(bool md5, bool sha256, double ns_max);
+  bool run_slice(bool md5, bool sha256, double ns_max);
+  size_t runnable(LaneHash hash) const { return queue(hash).count + foreign(hash).count; }
   bool enough(LaneHash hash) const { return queue(hash).count >= plan_.enough(hash); }
   bool due(LaneHash hash) const;
   Queue& queue(LaneHash hash) { return queues_[static_cast<size_t>(hash)]; }
   const Queue& queue(LaneHash hash) const { return queues_[static_cast<size_t>(hash)]; }
+  Foreign& foreign(LaneHash hash) { return foreign_[static_cast<size_t>(hash)]; }
+  const Foreign& foreign(LaneHash hash) const { return foreign_[static_cast<size_t>(hash)]; }
+
+  // Sharing, in hash_exchange.cc. "Locked" is called with the exchange's mutex.
+  size_t long_open_elsewhere(LaneHash hash) const;
+  void look_around();
+  void count_foreign_locked();
+  void lend_locked(LaneHash hash);
+  void unlend_locked(HashStream& stream);
+  void take_note_locked(HashStream& stream);
+  void borrow_locked(LaneHash hash);
+  enum class Slice : uint8_t { kAlone, kRunner, kLent };
+  Slice begin_slice(bool md5, bool sha256);
+  void end_slice();
+  bool lend_and_doze();
+  void recall(HashStream& stream);
+  void wake_locked();
 
   RunQueue& run_queue_;
   const HashPlan plan_;
   HashAlarm* const alarm_;
+  HashExchange* const exchange_;
+  int wake_fd_ = -1;
+  std::vector<HashStream*> lent_;  // own streams in the exchange
+  std::array<Foreign, kLaneHashCount> foreign_;
+  std::array<std::vector<Guest>, kLaneHashCount> guests_;  // of this slice
+  bool dozing_ = false;                                    // asleep_ may be set
+  bool asleep_ = false;  // guarded by the exchange's mutex, as is the next
+  bool rung_ = false;
   bool alarm_armed_ = false;
   bool overdue_ = false;  // it rang, and some of what was queued then may still be
   std::array<Queue, kLaneHashCount> queues_;
@@ -179,7 +226,10 @@ struct HashWait : Completion {
 // refers to them any more. Without a station (nullptr) add() hashes at once, with OpenSSL.
 class HashStream {
  public:
-  HashStream(HashStation* station, LaneHash hash);
+  // A long message (256 KiB and more) may be lent to another core's station: what add() was given
+  // is then read by that core's thread.
+  static constexpr uint64_t kLongBytesMin = 256 * 1024;
+  HashStream(HashStation* station, LaneHash hash, bool is_long = false);
   ~HashStream();
   HashStream(const HashStream&) = delete;
   HashStream& operator=(const HashStream&) = delete;
@@ -217,7 +267,8 @@ class HashStream {
 
   HashStation* const station_;
   const LaneHash hash_;
-  std::array<uint32_t, 8> state_;
+  const bool long_;
+  std::array<uint32_t, 8> state_;  // the runner's while loan_.borrowed
   // Runs of bytes not hashed yet; `first_` is the first, so that a message in one place needs no
   // memory.
   Bytes first_;
@@ -234,6 +285,8 @@ class HashStream {
   bool padded_ = false;
   bool done_ = false;
   bool queued_ = false;
+  bool lent_ = false;  // then it is not queued
+  HashLoan loan_;
   bool in_urgent_ = false;  // of the two lists, while queued_
   HashStream* next_ = nullptr;
   HashStream* previous_ = nullptr;

@@ -108,8 +108,8 @@ Status CoreThread::build() {
   parts.loop = std::move(loop);
   RunQueue& run_queue = parts.loop->run_queue();
   auto hash_timer = std::make_unique<HashTimer>(*parts.loop);
-  parts.hashes =
-      std::make_unique<auth::HashStation>(run_queue, shared_.hash_plan, hash_timer.get());
+  parts.hashes = std::make_unique<auth::HashStation>(run_queue, shared_.hash_plan, hash_timer.get(),
+                                                     shared_.hash_exchange);
   hash_timer->station = parts.hashes.get();
   parts.hash_alarm = std::move(hash_timer);
   BASALT_TRY(io, storage::make_io(run_queue, config.io == IoChoice::kThreads));

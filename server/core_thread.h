@@ -47,6 +47,7 @@ class CoreThread {
     const auth::Sealer& sealer;
     const Clock& clock;
     const auth::HashPlan& hash_plan;
+    auth::HashExchange* hash_exchange;  // null: there is one core
   };
   CoreThread(const Shared& shared, unsigned core, CoreMetrics& metrics);
   ~CoreThread();  // stop() was called, or start() failed

@@ -46,6 +46,7 @@ struct Server::Impl {
   Config config;
   SystemClock clock;
   const auth::HashPlan hash_plan = auth::HashPlan::measure();
+  auth::HashExchange hash_exchange;
   s3::S3Options s3_options;
   std::optional<auth::Sealer> sealer;
   std::unique_ptr<storage::Engine> engine;
@@ -78,7 +79,9 @@ struct Server::Impl {
 };
 
 Status Server::Impl::start_cores() {
-  const CoreThread::Shared shared{config, s3_options, *engine, *fabric, *sealer, clock, hash_plan};
+  const CoreThread::Shared shared{
+      config,  s3_options, *engine,   *fabric,
+      *sealer, clock,      hash_plan, config.cores > 1 ? &hash_exchange : nullptr};
   for (unsigned core = 0; core < config.cores; ++core)
     cores.emplace_back(shared, core, metrics->add_core());
   for (CoreThread& core : cores) core.begin_start();

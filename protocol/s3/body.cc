@@ -271,10 +271,10 @@ class CheckedBody final : public RequestBody, public Pooled {
         length_(length),
         promises_(std::move(promises)),
         station_(length <= kDirectHashBytesMax ? nullptr : station) {
-    if (wants_md5 || promises_.md5) md5_.emplace(station_, auth::LaneHash::kMd5);
+    if (wants_md5 || promises_.md5) md5_.emplace(station_, auth::LaneHash::kMd5, is_long());
     if (auth.payload == PayloadKind::kSha256) {
       payload_sha256_ = auth.payload_sha256;
-      sha256_.emplace(station_, auth::LaneHash::kSha256);
+      sha256_.emplace(station_, auth::LaneHash::kSha256, is_long());
     }
     if (promises_.algorithm) compute(*promises_.algorithm, checksum_);
     if (streaming(auth.payload)) {
@@ -369,12 +369,14 @@ class CheckedBody final : public RequestBody, public Pooled {
     return std::unexpected(std::move(error));
   }
 
+  bool is_long() const { return length_ >= auth::HashStream::kLongBytesMin; }
+
   // The signed payload hash and a SHA256 checksum are one computation.
   void compute(Algorithm algorithm, std::optional<auth::Hasher>& hasher) {
     if (algorithm != Algorithm::kSha256) {
       hasher.emplace(algorithm);
     } else if (!sha256_) {
-      sha256_.emplace(station_, auth::LaneHash::kSha256);
+      sha256_.emplace(station_, auth::LaneHash::kSha256, is_long());
     }
   }
 
@@ -383,6 +385,14 @@ class CheckedBody final : public RequestBody, public Pooled {
   }
 
   Task<void> wait_for_digests() {
+    if (md5_ && sha256_ && !md5_->done() && !sha256_->done()) {
+      // Both at once: one run may be made for them.
+      auto md5 = wait_for(*md5_, received_);
+      auto sha256 = wait_for(*sha256_, received_);
+      co_await md5;
+      co_await sha256;
+      co_return;
+    }
     if (md5_ && !md5_->done()) co_await wait_for(*md5_, received_);
     if (sha256_ && !sha256_->done()) co_await wait_for(*sha256_, received_);
   }

@@ -5,12 +5,14 @@
 #include "auth/hash_station.h"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 
 #include <algorithm>
 #include <cstring>
 #include <deque>
 #include <memory>
 #include <random>
+#include <thread>
 
 #include "base/check.h"
 
@@ -54,8 +56,8 @@ struct Core {
   RunQueue run_queue;
   FakeAlarm alarm;
   HashStation station;
-  explicit Core(const HashPlan& plan, bool patient = false)
-      : station(run_queue, plan, patient ? &alarm : nullptr) {}
+  explicit Core(const HashPlan& plan, bool patient = false, HashExchange* exchange = nullptr)
+      : station(run_queue, plan, patient ? &alarm : nullptr, exchange) {}
   void ring() {
     ASSERT_TRUE(alarm.armed);
     alarm.armed = false;
@@ -452,6 +454,192 @@ TEST(HashStation, UrgentStreamsFirst) {
   EXPECT_LT(streams[0].hashed() + streams[1].hashed() + streams[3].hashed(), bytes.size());
   core.run();
   EXPECT_EQ(streams[0].hashed(), bytes.size());
+}
+
+// --- Several cores
+
+bool readable(int fd) {
+  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
+  return poll(&entry, 1, 0) == 1;
+}
+
+struct TwoCores {
+  const std::vector<uint8_t> bytes = std::vector<uint8_t>(100'000, 7);
+  HashExchange exchange;
+  Core a{plan_with(kHashLanesMax), true, &exchange};
+  Core b{plan_with(kHashLanesMax), true, &exchange};
+  std::deque<HashStream> of_a, of_b;
+  TwoCores() {
+    for (unsigned i = 0; i < 2; ++i) {
+      of_a.emplace_back(&a.station, LaneHash::kMd5, true);
+      of_b.emplace_back(&b.station, LaneHash::kMd5, true);
+    }
+  }
+  static void fall_asleep(Core& core) { ASSERT_TRUE(core.station.prepare_sleep()); }
+};
+
+TEST(HashExchange, OneRunForTheStreamsOfTwoCores) {
+  TwoCores two;
+  if (plan_with(kHashLanesMax).enough(LaneHash::kMd5) < 4) GTEST_SKIP() << "no lanes";
+  for (HashStream& stream : two.of_a) {
+    stream.add(two.bytes);
+    stream.finish();
+  }
+  two.fall_asleep(two.a);  // there are streams of the other core to wait for
+  EXPECT_EQ(two.of_a[0].hashed(), 0u);
+  for (HashStream& stream : two.of_b) {
+    stream.add(two.bytes);
+    stream.finish();
+  }
+  std::deque<Wait> waits(2);
+  for (unsigned i = 0; i < 2; ++i) two.of_b[i].wait(waits[i], two.bytes.size());
+  two.b.run();
+  EXPECT_TRUE(waits[0].ended && waits[1].ended);
+  const auto& stats = two.b.station.stats().hashes[0];
+  EXPECT_GE(stats.bytes.load(), 4 * two.bytes.size() / 64 * 64);
+  EXPECT_GT(stats.lane_blocks.load(), 3 * stats.run_blocks.load());
+  // The owner is woken, and only now takes note.
+  EXPECT_TRUE(readable(two.a.station.wake_fd()));
+  EXPECT_EQ(two.of_a[0].hashed(), 0u);
+  two.a.station.woke();
+  EXPECT_FALSE(readable(two.a.station.wake_fd()));
+  two.a.run();
+  for (const HashStream& stream : two.of_a) {
+    ASSERT_TRUE(stream.done());
+    EXPECT_EQ(stream.digest(), digest(Algorithm::kMd5, two.bytes));
+  }
+  EXPECT_EQ(two.a.station.stats().hashes[0].bytes.load(), 0u);
+}
+
+TEST(HashExchange, WhatIsLentIsTakenBackWhenSomebodyWaits) {
+  TwoCores two;
+  two.of_a[0].add(two.bytes);
+  two.of_a[0].finish();
+  two.fall_asleep(two.a);
+  two.a.station.woke();
+  Wait wait;
+  two.of_a[0].wait(wait, two.bytes.size());
+  two.a.run();
+  EXPECT_TRUE(wait.ended);
+  EXPECT_EQ(two.of_a[0].digest(), digest(Algorithm::kMd5, two.bytes));
+}
+
+TEST(HashExchange, TheAlarmEndsThePatienceOfWhatIsLent) {
+  TwoCores two;
+  two.of_a[0].add(two.bytes);
+  two.fall_asleep(two.a);
+  two.a.station.woke();
+  two.a.ring();
+  two.a.run();
+  EXPECT_EQ(two.of_a[0].hashed(), two.bytes.size() / 64 * 64);
+  EXPECT_FALSE(two.a.alarm.armed);
+}
+
+TEST(HashExchange, ALentStreamIsDropped) {
+  TwoCores two;
+  two.of_a[0].add(two.bytes);
+  two.of_a[1].add(two.bytes);
+  two.fall_asleep(two.a);
+  two.of_a[0].clear();
+  two.of_a.pop_back();
+  two.a.station.woke();
+  two.of_a[0].add(two.bytes);
+  two.of_a[0].finish();
+  Wait wait;
+  two.of_a[0].wait(wait, two.bytes.size());
+  two.a.run();
+  EXPECT_EQ(two.of_a[0].digest(), digest(Algorithm::kMd5, two.bytes));
+}
+
+TEST(HashExchange, ShortMessagesStayOnTheirCore) {
+  TwoCores two;
+  HashStream of_a(&two.a.station, LaneHash::kSha256);
+  HashStream of_b(&two.b.station, LaneHash::kSha256, true);
+  of_a.add(two.bytes);
+  EXPECT_FALSE(two.a.station.prepare_sleep());  // alone on its core: nobody to wait for
+  EXPECT_GT(of_a.hashed(), 0u);
+}
+
+// Threads that do what loops do, with uploads that come, stall, wait, are dropped and finish. Every
+// digest is right and nobody waits for ever (the alarm rings when a thread has slept for a while).
+TEST(HashExchange, CoresAsThreads) {
+  HashExchange exchange;
+  constexpr unsigned kUploads = 60;
+  const auto core_main = [&](unsigned seed) {
+    std::mt19937 random(seed);
+    Core core(plan_with(1 + seed % 4, seed % 2 == 0), true, &exchange);
+    struct Upload {
+      std::vector<uint8_t> message;
+      std::unique_ptr<HashStream> stream;
+      LaneHash hash = LaneHash::kMd5;
+      size_t sent = 0;
+      bool finished = false;
+      Wait wait;
+      bool waiting = false;
+    };
+    std::deque<std::unique_ptr<Upload>> uploads;
+    unsigned begun = 0;
+    while (begun < kUploads || !uploads.empty()) {
+      if (begun < kUploads && uploads.size() < 1 + random() % 4) {
+        auto& upload = *uploads.emplace_back(std::make_unique<Upload>());
+        upload.message = random_bytes(random, random() % 200'000);
+        upload.hash = random() % 2 == 0 ? LaneHash::kMd5 : LaneHash::kSha256;
+        upload.stream = std::make_unique<HashStream>(&core.station, upload.hash, random() % 8 != 0);
+        ++begun;
+      }
+      for (size_t i = 0; i < uploads.size();) {
+        Upload& upload = *uploads[i];
+        const auto& message = upload.message;
+        if (upload.sent < message.size()) {
+          const size_t count =
+              std::min<size_t>(random() % 60'000 + 1, message.size() - upload.sent);
+          upload.stream->add({message.data() + upload.sent, count});
+          upload.sent += count;
+          if (!upload.waiting && random() % 4 == 0) {
+            upload.waiting = true;
+            upload.wait.ended = false;
+            upload.stream->wait(upload.wait, random() % (upload.sent + 1));
+          }
+        } else if (!upload.finished) {
+          upload.finished = true;
+          upload.stream->finish();
+        } else if (!upload.waiting && !upload.stream->done()) {
+          upload.waiting = true;
+          upload.wait.ended = false;
+          upload.stream->wait(upload.wait, upload.sent);
+        }
+        if (upload.waiting && upload.wait.ended) upload.waiting = false;
+        const bool dropped = !upload.waiting && random() % 40 == 0;
+        if (upload.stream->done() && !upload.waiting) {
+          EXPECT_EQ(upload.stream->digest(), digest(algorithm_of(upload.hash), message));
+        }
+        if (dropped || (upload.stream->done() && !upload.waiting)) {
+          upload.stream.reset();
+          std::fill(upload.message.begin(), upload.message.end(), 0);  // nobody reads it any more
+          uploads.erase(uploads.begin() + static_cast<ptrdiff_t>(i));
+          continue;
+        }
+        ++i;
+      }
+      bool busy = core.station.poll();
+      busy |= core.run_queue.run() > 0;
+      if (busy) continue;
+      const bool sleeps = core.station.prepare_sleep();
+      // Asleep only if nothing else can happen here.
+      const bool idle = sleeps && core.run_queue.empty() &&
+                        std::all_of(uploads.begin(), uploads.end(),
+                                    [](const auto& upload) { return upload->waiting; });
+      if (idle && (begun == kUploads || uploads.size() == 4)) {
+        pollfd entry{.fd = core.station.wake_fd(), .events = POLLIN, .revents = 0};
+        if (poll(&entry, 1, HashStation::kPatienceMs) == 0 && core.alarm.armed) core.ring();
+      }
+      core.station.woke();
+      core.run_queue.run();
+    }
+  };
+  std::vector<std::thread> threads;
+  for (unsigned seed = 1; seed <= 3; ++seed) threads.emplace_back(core_main, seed);
+  for (std::thread& thread : threads) thread.join();
 }
 
 TEST(HashPlan, TakesBothTogetherWhereThatIsFaster) {
