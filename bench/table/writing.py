@@ -59,10 +59,16 @@ def large_checks(results, signed):
     """>= 0.8x of the disk or the CPU a GB, whichever binds: one of the two has to hold."""
     disk = ratio(results, "basalt", "disk", "mbps")
     per_gb, limit = median(results["basalt"], "cpu_s_per_gb"), 0.9 if signed else 0.6
+    what, ours = "CPU a GB", ""
     note = f"CPU a GB: {per_gb:.2f} s (target {limit}); the other bound, to the disk: {disk:.2f}x (target 0.8x)"
+    if "basalt_16" in results:  # the target speaks of 4 connections or more
+        with_16 = median(results["basalt_16"], "cpu_s_per_gb")
+        what, ours = "CPU a GB, the better of 4 and 16 connections", f"{per_gb:.2f} s; {with_16:.2f} s"
+        note += f"; with 16 connections {with_16:.2f} s and {median(results['basalt_16'], 'mbps'):.0f} MB/s"
+        per_gb = min(per_gb, with_16)
     by_disk = Check("MB/s, to the disk", disk, 0.8, True, ours=f"{median(results['basalt'], 'mbps'):.0f} MB/s",
                     theirs=f"{median(results['disk'], 'mbps'):.0f} MB/s")
-    by_cpu = Check("CPU a GB", per_gb, limit, unit="s")
+    by_cpu = Check(what, per_gb, limit, unit="s", ours=ours)
     return [by_disk if by_disk.met else by_cpu], note
 
 
@@ -72,15 +78,21 @@ def put_large(context, size, signed, name):
     folder = fresh_dir("fio")
     signing = "header" if signed else "unsigned-payload"
     keys = max(4, 256 * MIB // size)
-    results = interleave(s.rounds, {
-        "basalt": lambda: load(s, basalt, op="put", size=size, keys=keys, connections=4,
-                               signing=signing, prefix=f"put-{size}/",
-                               duration=f"{max(2.0, 2 * s.seconds) if size > MIB else s.seconds}s"),
-        "disk": lambda: fio(s, folder, rw="write", bs=MIB, iodepth=4, size=512 * MIB, end_fsync=1),
-    })
+
+    def ours(connections):
+        return load(s, basalt, op="put", size=size, keys=keys, connections=connections,
+                    signing=signing, prefix=f"put-{size}/",
+                    duration=f"{max(2.0, 2 * s.seconds) if size > MIB else s.seconds}s")
+
+    contenders = {"basalt": lambda: ours(4),
+                  "disk": lambda: fio(s, folder, rw="write", bs=MIB, iodepth=4, size=512 * MIB, end_fsync=1)}
+    if size == MIB:
+        contenders["basalt_16"] = lambda: ours(16)
+    results = interleave(s.rounds, contenders)
     shutil.rmtree(folder, ignore_errors=True)
     checks, note = large_checks(results, signed)
-    return Row(name, f"PUT {size_name(size)}, {'signed' if signed else 'unsigned'} payload, 4 connections",
+    connections = "4 and 16" if "basalt_16" in results else "4"
+    return Row(name, f"PUT {size_name(size)}, {'signed' if signed else 'unsigned'} payload, {connections} connections",
                "fio io_uring O_DIRECT sequential write", checks, note, rounds=rounded(results))
 
 
