@@ -261,6 +261,8 @@ std::vector<MetricFamily> Metrics::Collect() const {
       out.gauge("basalt_index_reader_lag",
                 "Commits since the oldest read transaction of an index began.",
                 get(engine.index_reader_lag), label);
+      out.counter("basalt_index_damage_total", "Damaged pages and rows of an index that were met.",
+                  get(engine.index_damage), label);
       out.counter("basalt_checkpoints_total", "Checkpoints committed.", get(engine.checkpoints),
                   label);
       out.counter("basalt_checkpoint_entries_total", "Entries they wrote.",

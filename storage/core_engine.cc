@@ -128,11 +128,13 @@ bool LocalCore::poll() {
 }
 
 void LocalCore::count_overlay() {
-  uint64_t entries = 0, bytes = 0;
+  uint64_t entries = 0, bytes = 0, damage = 0;
   for (const unsigned shard : own_shards_) {
     entries += parts_.states[shard]->entries();
     bytes += parts_.states[shard]->bytes();
+    damage += parts_.states[shard]->index().damage_met();
   }
+  stats_.index_damage.store(damage, std::memory_order_relaxed);
   stats_.overlay_entries.store(entries, std::memory_order_relaxed);
   stats_.overlay_bytes.store(bytes, std::memory_order_relaxed);
   stats_.buffer_bytes.store(buffers_.bytes_in_use(), std::memory_order_relaxed);

@@ -65,6 +65,7 @@ struct EngineStats {
   // Of the core's shards, as of their last checkpoint. Lag: commits since the oldest read
   // transaction began.
   std::atomic<uint64_t> index_file_bytes{0}, index_used_bytes{0}, index_reader_lag{0};
+  std::atomic<uint64_t> index_damage{0};  // damaged pages and rows met, since the open
   std::atomic<uint64_t> checkpoints{0}, checkpoint_entries{0}, checkpoint_ms_total{0};
   std::atomic<uint64_t> blob_writes{0}, blob_write_bytes{0}, blob_reads{0}, blob_read_bytes{0};
   std::atomic<uint64_t> corrupt_reads{0}, io_errors{0};

@@ -24,7 +24,10 @@ namespace {
 constexpr uint32_t kIndexFormatVersion = 1;
 constexpr off_t kLockFileBytes = 64 << 10;  // kIndexReadersMax slots of 64 bytes, and the head
 constexpr uint64_t kFullDiskBytes = 256 << 10;
-constexpr const char* kTableNames[kTableCount] = {"cur", "ver", "mpu", "part", "bkt", "iam", "out"};
+// Those of records by their number, then three of our own.
+const std::vector<std::string_view> kTableList = {"cur", "ver", "mpu", "part", "bkt",
+                                                  "iam", "out", "sys", "seg",  "cnt"};
+constexpr size_t kSysTable = kTableCount, kSegTable = kTableCount + 1, kCntTable = kTableCount + 2;
 constexpr std::string_view kFormatKey = "format";
 constexpr std::string_view kAppliedKey = "applied";
 constexpr std::string_view kNextLayerKey = "next_layer";
@@ -99,7 +102,36 @@ Status sync_directory_at(const std::string& path) {
   return {};
 }
 
-// A cursor over one table within a transaction that begin() and end() bracket.
+// A row of a table of records: whether it is what was written under its key. Of a row in a layer
+// the name is not known here, and it passes.
+bool row_sound(Table table, const TreeCursor::Row& row) {
+  if (row.key.size() <= kLayerBytes) return false;
+  if (row.key.size() == kLinkKeyBytes) return decode_link(row.key, row.value).has_value();
+  const uint64_t space = load_be64(row.key.data());
+  if ((space & kLayerBit) != 0) return true;
+  if (row.value.size() < 4 || row.value.size() > kValueBytesMax) return false;
+  const size_t payload = row.value.size() - 4;
+  const uint32_t seed = key_crc({table, space, as_text(row.key.subspan(kLayerBytes))});
+  return load_le32(row.value.data() + payload) == crc32c(row.value.first(payload), seed);
+}
+
+std::string printable_row(Table table, Bytes key) {
+  if (key.size() < kLayerBytes) return "?";
+  return printable({table, load_be64(key.data()), as_text(key.subspan(kLayerBytes))});
+}
+
+constexpr const char* kMend =
+    "what is behind it cannot be read and a checkpoint of it stops all writes; stop the server and "
+    "run basaltd rebuild-index";
+
+// What liblmdb says last before it ends the process.
+void lmdb_asserted(MDB_env* env, const char* text) {
+  const auto* shard = static_cast<const unsigned*>(mdb_env_get_userctx(env));
+  log_error("liblmdb found an index damaged and ends the process; run basaltd rebuild-index",
+            {{"shard", shard == nullptr ? 0u : *shard}, {"error", text}});
+}
+
+// A cursor over one table within one write transaction.
 class CursorSource {
  public:
   ~CursorSource() { close(); }
@@ -107,22 +139,15 @@ class CursorSource {
     if (cursor_ == nullptr) {
       if (const int code = mdb_cursor_open(txn, dbi, &cursor_); code != 0)
         return lmdb_error(code, "cursor");
-    } else if (!bound_) {
-      if (const int code = mdb_cursor_renew(txn, cursor_); code != 0)
-        return lmdb_error(code, "cursor");
     }
-    bound_ = true;
     key_ = to_val(key);
     return result(mdb_cursor_get(cursor_, &key_, &value_, MDB_SET_RANGE));
   }
-  Result<bool> next() { return result(mdb_cursor_get(cursor_, &key_, &value_, MDB_NEXT)); }
   Bytes key() const { return to_bytes(key_); }
   Bytes value() const { return to_bytes(value_); }
-  void unbind() { bound_ = false; }  // a read transaction was reset
   void close() {
     if (cursor_ != nullptr) mdb_cursor_close(cursor_);
     cursor_ = nullptr;
-    bound_ = false;
   }
 
  private:
@@ -132,7 +157,6 @@ class CursorSource {
     return lmdb_error(code, "read");
   }
   MDB_cursor* cursor_ = nullptr;
-  bool bound_ = false;
   MDB_val key_{}, value_{};
 };
 
@@ -148,7 +172,6 @@ Result<std::unique_ptr<Index>> Index::open(const Options& options) {
 }
 
 Index::~Index() {
-  if (read_env_ != nullptr) mdb_env_close(read_env_);
   if (env_ != nullptr) mdb_env_close(env_);
 }
 
@@ -170,12 +193,20 @@ Status Index::open_environment() {
     [[maybe_unused]] const int result = ::fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, kLockFileBytes);
     ::close(fd);
   }
+  const std::string data_file = options_.directory + "/data.mdb";
+  if (struct stat info{}; ::stat(data_file.c_str(), &info) == 0 && info.st_size != 0) {
+    BASALT_TRY(map, IndexMap::open(data_file));
+    map_ = std::move(map);
+    if (auto heads = map_->check_heads(); !heads) return damaged(heads.error().detail);
+  }
   uint64_t map_bytes = std::max(options_.map_bytes, kIndexMapBytesMin / 64);
   for (;;) {
     if (const int code = mdb_env_create(&env_); code != 0) return lmdb_error(code, "create");
     mdb_env_set_maxdbs(env_, kTableCount + 3);
     mdb_env_set_maxreaders(env_, kIndexReadersMax);
     mdb_env_set_mapsize(env_, map_bytes);
+    mdb_env_set_userctx(env_, &options_.shard);
+    mdb_env_set_assert(env_, &lmdb_asserted);
     const int code =
         mdb_env_open(env_, options_.directory.c_str(),
                      MDB_NOTLS | MDB_NORDAHEAD | (seeded::kMdbNosync ? MDB_NOSYNC : 0), 0600);
@@ -196,10 +227,99 @@ Status Index::open_environment() {
   BASALT_CHECK((flags & kForbiddenFlags) == 0 || seeded::kMdbNosync);
   int dead = 0;
   mdb_reader_check(env_, &dead);
+  if (map_ != nullptr) return {};
+  BASALT_TRY(map, IndexMap::open(data_file));
+  map_ = std::move(map);
+  return {};
+}
+
+std::unexpected<Error> Index::damaged(std::string_view what) {
+  damage_met_.fetch_add(1, std::memory_order_relaxed);
+  std::string text = fmt::format("index of shard {:02} is damaged: {}", options_.shard, what);
+  constexpr size_t kLoggedMax = 100;
+  {
+    const std::lock_guard lock(logged_mutex_);
+    if (logged_.size() < kLoggedMax && logged_.emplace(what).second) {
+      log_error("an index is damaged",
+                {{"shard", options_.shard}, {"error", what}, {"advice", kMend}});
+    }
+  }
+  return fail(Code::kCorrupt, std::move(text));
+}
+
+std::unexpected<Error> Index::damaged(const TreeCursor& cursor, std::string_view table) {
+  return damaged(fmt::format("page {} ({}): {}", cursor.damaged_page(), table, cursor.damage()));
+}
+
+Status Index::create(MDB_txn* txn) {
+  Row<kFormatBytes> row;
+  store_le32(row.bytes, kIndexFormatVersion);
+  store_le32(row.bytes + 4, options_.shard);
+  if (const int code = put_row(txn, sys_, as_bytes(kFormatKey), row); code != 0) {
+    return lmdb_error(code, "write format");
+  }
   return {};
 }
 
 Status Index::load() {
+  // What liblmdb is about to use, and all rows of the small tables, before it does.
+  BASALT_TRY(state, map_->state(std::nullopt));
+  const bool fresh = state.main.root == lmdb::kNoPage && state.main.entries == 0;
+  if (auto looked = guard_.look(state, kTableList); !looked) return damaged(looked.error().detail);
+  if (!fresh && !guard_.has_all_tables()) return damaged("a table is missing");
+
+  const auto rows = [&](size_t table, auto&& take) -> Status {
+    TreeCursor cursor;
+    cursor.reset(state, guard_.head(table));
+    auto step = cursor.first();
+    for (; step == TreeCursor::Step::kYes; step = cursor.next()) {
+      if (!take(cursor.key(), cursor.value())) {
+        return damaged(fmt::format("a row of {} fails its checksum", kTableList[table]));
+      }
+    }
+    if (step == TreeCursor::Step::kDamaged) return damaged(cursor, kTableList[table]);
+    return {};
+  };
+  bool format_seen = false;
+  uint32_t version = 0, shard = 0;
+  BASALT_CHECK_OK(rows(kSysTable, [&](Bytes key, Bytes value) {
+    if (as_text(key) == kFormatKey) {
+      if (!Row<kFormatBytes>::check(key, value)) return false;
+      format_seen = true;
+      version = load_le32(value.data());
+      shard = load_le32(value.data() + 4);
+      return true;
+    }
+    if (as_text(key) == kAppliedKey) {
+      if (!Row<kAppliedBytes>::check(key, value)) return false;
+      applied_ = {load_le64(value.data()), load_le64(value.data() + 8),
+                  load_le32(value.data() + 24), load_le64(value.data() + 16)};
+      return true;
+    }
+    return as_text(key) == kNextLayerKey && Row<8>::check(key, value);
+  }));
+  if (!fresh && !format_seen) return damaged("the format row is missing");
+  if (!fresh && (version != kIndexFormatVersion || shard != options_.shard)) {
+    return fail(
+        Code::kCorrupt,
+        fmt::format("index {}: version {} shard {}, expected version {} shard {}",
+                    options_.directory, version, shard, kIndexFormatVersion, options_.shard));
+  }
+  const auto sums = [&](size_t table, size_t key_bytes, auto&& add) {
+    return rows(table, [&](Bytes key, Bytes value) {
+      if (key.size() != key_bytes || !Row<kSumBytes>::check(key, value)) return false;
+      add(key.data(), static_cast<int64_t>(load_le64(value.data())),
+          static_cast<int64_t>(load_le64(value.data() + 8)));
+      return true;
+    });
+  };
+  BASALT_CHECK_OK(sums(kSegTable, 4, [&](const uint8_t* k, int64_t bytes, int64_t blobs) {
+    file_sums_[load_be32(k)] = {bytes, blobs};
+  }));
+  BASALT_CHECK_OK(sums(kCntTable, 8, [&](const uint8_t* k, int64_t objects, int64_t bytes) {
+    space_sums_[load_be64(k)] = {objects, bytes};
+  }));
+
   MDB_txn* txn = nullptr;
   if (const int code = mdb_txn_begin(env_, nullptr, 0, &txn); code != 0)
     return lmdb_error(code, "begin");
@@ -209,90 +329,23 @@ Status Index::load() {
       if (txn != nullptr) mdb_txn_abort(txn);
     }
   } abort{txn};
-  bool all_there = true;
-  const auto open_table = [&](const char* name, MDB_dbi& dbi) -> Status {
-    int code = mdb_dbi_open(txn, name, 0, &dbi);
-    if (code == MDB_NOTFOUND) {
-      all_there = false;
-      code = mdb_dbi_open(txn, name, MDB_CREATE, &dbi);
-    }
-    if (code != 0) return lmdb_error(code, "open table");
-    return {};
-  };
-  for (size_t table = 0; table < kTableCount; ++table) {
-    BASALT_CHECK_OK(open_table(kTableNames[table], tables_[table]));
-  }
-  BASALT_CHECK_OK(open_table("sys", sys_));
-  BASALT_CHECK_OK(open_table("seg", seg_));
-  BASALT_CHECK_OK(open_table("cnt", cnt_));
-
-  MDB_val key = to_val(as_bytes(kFormatKey)), value{};
-  int code = mdb_get(txn, sys_, &key, &value);
-  if (code == MDB_NOTFOUND) {
-    all_there = false;
-    Row<kFormatBytes> row;
-    store_le32(row.bytes, kIndexFormatVersion);
-    store_le32(row.bytes + 4, options_.shard);
-    code = put_row(txn, sys_, as_bytes(kFormatKey), row);
-    if (code != 0) return lmdb_error(code, "write format");
-  } else if (code != 0) {
-    return lmdb_error(code, "read format");
-  } else {
-    const Bytes bytes = to_bytes(value);
-    if (!Row<kFormatBytes>::check(as_bytes(kFormatKey), bytes)) {
-      return fail(Code::kCorrupt,
-                  fmt::format("index {}: format row is damaged", options_.directory));
-    }
-    if (load_le32(bytes.data()) != kIndexFormatVersion ||
-        load_le32(bytes.data() + 4) != options_.shard) {
-      return fail(Code::kCorrupt,
-                  fmt::format("index {}: version {} shard {}, expected version {} shard {}",
-                              options_.directory, load_le32(bytes.data()),
-                              load_le32(bytes.data() + 4), kIndexFormatVersion, options_.shard));
+  for (size_t table = 0; table < kTableList.size(); ++table) {
+    MDB_dbi& dbi = table < kTableCount  ? tables_[table]
+                   : table == kSysTable ? sys_
+                   : table == kSegTable ? seg_
+                                        : cnt_;
+    const std::string name(kTableList[table]);
+    if (const int code = mdb_dbi_open(txn, name.c_str(), fresh ? MDB_CREATE : 0, &dbi); code != 0) {
+      return lmdb_error(code, "open table");
     }
   }
-
-  key = to_val(as_bytes(kAppliedKey));
-  code = mdb_get(txn, sys_, &key, &value);
-  if (code == 0) {
-    const Bytes bytes = to_bytes(value);
-    if (!Row<kAppliedBytes>::check(as_bytes(kAppliedKey), bytes)) {
-      return fail(Code::kCorrupt,
-                  fmt::format("index {}: applied row is damaged", options_.directory));
-    }
-    applied_ = {load_le64(bytes.data()), load_le64(bytes.data() + 8), load_le32(bytes.data() + 24),
-                load_le64(bytes.data() + 16)};
-  } else if (code != MDB_NOTFOUND) {
-    return lmdb_error(code, "read applied");
-  }
-
-  const auto load_sums = [&](MDB_dbi dbi, const char* name, size_t key_bytes,
-                             auto&& add) -> Status {
-    CursorSource rows;
-    auto found = rows.seek(txn, dbi, Bytes(reinterpret_cast<const uint8_t*>("\0"), 1));
-    for (; found && *found; found = rows.next()) {
-      if (rows.key().size() != key_bytes || !Row<kSumBytes>::check(rows.key(), rows.value())) {
-        return fail(Code::kCorrupt,
-                    fmt::format("index {}: a row of {} is damaged", options_.directory, name));
-      }
-      add(rows.key().data(), static_cast<int64_t>(load_le64(rows.value().data())),
-          static_cast<int64_t>(load_le64(rows.value().data() + 8)));
-    }
-    if (!found) return std::unexpected(found.error());
-    return {};
-  };
-  BASALT_CHECK_OK(load_sums(seg_, "seg", 4, [&](const uint8_t* k, int64_t bytes, int64_t blobs) {
-    file_sums_[load_be32(k)] = {bytes, blobs};
-  }));
-  BASALT_CHECK_OK(load_sums(cnt_, "cnt", 8, [&](const uint8_t* k, int64_t objects, int64_t bytes) {
-    space_sums_[load_be64(k)] = {objects, bytes};
-  }));
-
+  if (fresh) BASALT_CHECK_OK(create(txn));
   // Table handles outlive the transaction only if it commits; with nothing written that costs no
   // I/O.
-  code = mdb_txn_commit(std::exchange(txn, nullptr));
-  if (code != 0) return lmdb_error(code, "commit of the tables");
-  if (!all_there) {
+  if (const int code = mdb_txn_commit(std::exchange(txn, nullptr)); code != 0) {
+    return lmdb_error(code, "commit of the tables");
+  }
+  if (fresh) {
     BASALT_CHECK_OK(sync_directory_at(options_.directory));
     const size_t slash = options_.directory.find_last_of('/');
     if (slash != std::string::npos && slash != 0) {
@@ -347,16 +400,14 @@ void Index::measure() {
       },
       &oldest);
   if (oldest.txnid < info.me_last_txnid) size.reader_lag = info.me_last_txnid - oldest.txnid;
-  MDB_txn* txn = nullptr;
-  if (mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn) != 0) return;
-  const auto add = [&](MDB_dbi dbi) {
-    if (mdb_stat(txn, dbi, &stat) != 0) return;
-    size.used_bytes +=
-        (stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages) * stat.ms_psize;
-  };
-  for (const MDB_dbi dbi : tables_) add(dbi);
-  for (const MDB_dbi dbi : {sys_, seg_, cnt_}) add(dbi);
-  mdb_txn_abort(txn);
+  const auto state = map_->state(std::nullopt);
+  if (!state) return;
+  TreeCursor cursor;
+  for (const std::string_view name : kTableList) {
+    TreeHead head;
+    if (find_table(*state, name, head, cursor) != TreeCursor::Step::kYes) return;
+    size.used_bytes += head.pages() * state->page_bytes;
+  }
   size_ = size;
 }
 
@@ -396,54 +447,49 @@ Status Index::grow() {
   return {};
 }
 
-Status Index::open_for_reading() {
-  const std::unique_lock lock(map_mutex_);
-  if (read_env_ != nullptr) return {};
-  MDB_env* env = nullptr;
-  MDB_txn* txn = nullptr;
-  const uint64_t bytes = map_bytes();
-  // Without LMDB's lock file: nobody writes any more, and the data directory has a lock of its own.
-  // (Closing a second descriptor of the lock file would drop the first one's lock.)
-  int code = mdb_env_create(&env);
-  if (code == 0) code = mdb_env_set_maxdbs(env, kTableCount + 3);
-  if (code == 0) code = mdb_env_set_mapsize(env, bytes);
-  if (code == 0) {
-    code = mdb_env_open(env, options_.directory.c_str(),
-                        MDB_RDONLY | MDB_NOLOCK | MDB_NOTLS | MDB_NORDAHEAD, 0600);
-  }
-  if (code == 0) code = mdb_txn_begin(env, nullptr, MDB_RDONLY, &txn);
-  for (size_t table = 0; table < kTableCount && code == 0; ++table) {
-    code = mdb_dbi_open(txn, kTableNames[table], 0, &read_tables_[table]);
-  }
-  if (code == 0) {
-    code = mdb_txn_commit(txn);
-  } else if (txn != nullptr) {
-    mdb_txn_abort(txn);
-  }
-  if (code != 0) {
-    if (env != nullptr) mdb_env_close(env);
-    return lmdb_error(code, "open for reading only");
-  }
-  read_env_ = env;
-  log_warn("the index goes on for reading only", {{"shard", options_.shard}});
-  return {};
-}
-
 // --- IndexReader
 
 class IndexReader::TableSource final : public SliceSource {
  public:
-  TableSource(IndexReader& reader, MDB_dbi dbi) : reader_(reader), dbi_(dbi) {}
-  Result<bool> seek(Bytes key) override { return cursor_.seek(reader_.txn_, dbi_, key); }
-  Result<bool> next() override { return cursor_.next(); }
+  TableSource(IndexReader& reader, Table table) : reader_(reader), table_(table) {}
+  Result<bool> seek(Bytes key) override {
+    if (!bound_) BASALT_CHECK_OK(reader_.bind(cursor_, table_));
+    bound_ = true;
+    return result(cursor_.seek(key));
+  }
+  Result<bool> next() override { return result(cursor_.next()); }
   Bytes key() const override { return cursor_.key(); }
-  Bytes value() const override { return cursor_.value(); }
-  void unbind() { cursor_.unbind(); }
+  Bytes value() const override {
+    return cursor_.value().size() > kValueBytesMax ? Bytes() : cursor_.value();
+  }
+  Status check_row() override {
+    return row_sound(table_, {cursor_.key(), cursor_.value()}) ? Status() : bad_row(cursor_.key());
+  }
+  Status check_row_before() override {
+    if (!bound_) return {};
+    TreeCursor::Row row;
+    const TreeCursor::Step step = cursor_.before(row);
+    if (step == TreeCursor::Step::kYes && !row_sound(table_, row)) return bad_row(row.key);
+    if (step == TreeCursor::Step::kDamaged) return reader_.index_.damaged(cursor_, name());
+    return {};
+  }
+  void unbind() { bound_ = false; }
 
  private:
+  std::string_view name() const { return kTableList[static_cast<size_t>(table_)]; }
+  Result<bool> result(TreeCursor::Step step) {
+    if (step == TreeCursor::Step::kDamaged) return reader_.index_.damaged(cursor_, name());
+    return step == TreeCursor::Step::kYes;
+  }
+  Status bad_row(Bytes key) {
+    return reader_.index_.damaged(
+        fmt::format("a row of {} fails its checksum: {}", name(), printable_row(table_, key)));
+  }
+
   IndexReader& reader_;
-  MDB_dbi dbi_;
-  CursorSource cursor_;
+  Table table_;
+  TreeCursor cursor_;
+  bool bound_ = false;
 };
 
 IndexReader::IndexReader(Index& index) : index_(index) {}
@@ -453,35 +499,77 @@ IndexReader::~IndexReader() {
   if (txn_ != nullptr) mdb_txn_abort(txn_);
 }
 
-MDB_dbi IndexReader::table(Table table) const {
-  const auto& tables = env_ == index_.env_ ? index_.tables_ : index_.read_tables_;
-  return tables[static_cast<size_t>(table)];
+int IndexReader::renew() {
+  int code = txn_ == nullptr ? mdb_txn_begin(index_.env_, nullptr, MDB_RDONLY, &txn_)
+                             : mdb_txn_renew(txn_);
+  if (code != 0 && txn_ != nullptr) mdb_txn_reset(txn_);
+  active_ = code == 0;
+  return code;
 }
 
-int IndexReader::begin_transaction() {
-  MDB_env* env = index_.read_env_ != nullptr ? index_.read_env_ : index_.env_;
-  if (env != env_) {
-    for (auto& source : sources_) source.reset();
-    if (txn_ != nullptr) mdb_txn_abort(std::exchange(txn_, nullptr));
-    env_ = env;
+// A transaction, and the state that it sees.
+Status IndexReader::see() {
+  std::optional<TreeState> fresh;
+  std::optional<uint64_t> replaced;
+  for (;;) {
+    if (index_.writes_ended_.load(std::memory_order_acquire)) {
+      if (frozen_) return {};
+      BASALT_TRY(state, index_.map_->state(std::nullopt));
+      state_ = state;
+      head_known_.fill(false);
+      frozen_ = true;
+      return {};
+    }
+    if (const int code = renew(); code == MDB_PANIC) {
+      if (!index_.writes_ended_.exchange(true)) {
+        log_warn("the index goes on for reading only", {{"shard", index_.shard()}});
+      }
+      continue;
+    } else if (code == MDB_MAP_RESIZED) {
+      return index_.damaged("the meta page names pages behind the map");
+    } else if (code != 0) {
+      return lmdb_error(code, "begin read");
+    }
+    const uint64_t id = mdb_txn_id(txn_);
+    if (id == state_.transaction && state_.base != nullptr) return {};
+    if (fresh && fresh->transaction == id) {
+      // Still the newest: its meta page has not been written over while it was read.
+      state_ = *fresh;
+      head_known_.fill(false);
+      return {};
+    }
+    auto state = index_.map_->state(id);
+    mdb_txn_reset(txn_);
+    active_ = false;
+    if (state) {
+      fresh = *state;
+    } else if (state.error().code != Code::kNotFound || replaced == id) {
+      // What replaces a meta page is written after the commit before it was published, so a second
+      // look does not meet the same transaction.
+      return index_.damaged(state.error().detail);
+    } else {
+      replaced = id;
+    }
   }
-  const int code =
-      txn_ == nullptr ? mdb_txn_begin(env, nullptr, MDB_RDONLY, &txn_) : mdb_txn_renew(txn_);
-  if (code != 0 && txn_ != nullptr) mdb_txn_reset(txn_);
-  return code;
 }
 
 Result<IndexReader::Snapshot> IndexReader::begin() {
   std::shared_lock lock(index_.map_mutex_);
-  int code = begin_transaction();
-  if (code == MDB_PANIC && index_.read_env_ == nullptr) {
-    lock.unlock();
-    BASALT_CHECK_OK(index_.open_for_reading());
-    lock.lock();
-    code = begin_transaction();
-  }
-  if (code != 0) return lmdb_error(code, "begin read");
+  BASALT_CHECK_OK(see());
   return Snapshot(this, std::move(lock));
+}
+
+Status IndexReader::bind(TreeCursor& cursor, Table table) {
+  const auto at = static_cast<size_t>(table);
+  if (!head_known_[at]) {
+    const TreeCursor::Step step = find_table(state_, kTableList[at], heads_[at], cursor);
+    if (step == TreeCursor::Step::kDamaged) return index_.damaged(cursor, "table of tables");
+    // Every index has every table.
+    if (step == TreeCursor::Step::kNo) return index_.damaged("a table is missing");
+    head_known_[at] = true;
+  }
+  cursor.reset(state_, heads_[at]);
+  return {};
 }
 
 IndexReader::Snapshot::~Snapshot() {
@@ -489,16 +577,12 @@ IndexReader::Snapshot::~Snapshot() {
   for (auto& source : reader_->sources_) {
     if (source != nullptr) source->unbind();
   }
-  mdb_txn_reset(reader_->txn_);
+  if (std::exchange(reader_->active_, false)) mdb_txn_reset(reader_->txn_);
 }
-
-uint64_t IndexReader::Snapshot::transaction() const { return mdb_txn_id(reader_->txn_); }
 
 SliceSource& IndexReader::Snapshot::source(Table table) {
   auto& source = reader_->sources_[static_cast<size_t>(table)];
-  if (source == nullptr) {
-    source = std::make_unique<TableSource>(*reader_, reader_->table(table));
-  }
+  if (source == nullptr) source = std::make_unique<TableSource>(*reader_, table);
   return *source;
 }
 
@@ -506,11 +590,26 @@ Result<Bytes> IndexReader::Snapshot::get(const KeyView& key) {
   // slices_get wants a store for its get() only; a look-up writes nothing.
   class Lookup final : public SliceStore {
    public:
-    Lookup(MDB_txn* txn, MDB_dbi dbi) : txn_(txn), dbi_(dbi) {}
+    Lookup(IndexReader& reader, Table table) : reader_(reader), table_(table) {}
     Result<Bytes> get(Bytes key) override {
-      MDB_val k = to_val(key), v{};
-      if (const int code = mdb_get(txn_, dbi_, &k, &v); code != 0) return lmdb_error(code, "read");
-      return to_bytes(v);
+      TreeCursor& cursor = reader_.cursor_;
+      const TreeCursor::Step step = cursor.find(key);
+      if (step == TreeCursor::Step::kYes) {
+        return cursor.value().size() > kValueBytesMax ? Bytes() : cursor.value();
+      }
+      const std::string_view name = kTableList[static_cast<size_t>(table_)];
+      if (step == TreeCursor::Step::kDamaged) return reader_.index_.damaged(cursor, name);
+      // A bit that flipped in the row's key would have left the row beside the gap.
+      for (const bool after : {false, true}) {
+        TreeCursor::Row row;
+        const TreeCursor::Step beside = after ? cursor.at(row) : cursor.before(row);
+        if (beside == TreeCursor::Step::kDamaged) return reader_.index_.damaged(cursor, name);
+        if (beside == TreeCursor::Step::kYes && !row_sound(table_, row)) {
+          return reader_.index_.damaged(fmt::format("a row of {} fails its checksum: {}", name,
+                                                    printable_row(table_, row.key)));
+        }
+      }
+      return fail(Code::kNotFound);
     }
     Result<bool> seek(Bytes) override { BASALT_CHECK(false); }
     Result<bool> next() override { BASALT_CHECK(false); }
@@ -521,10 +620,11 @@ Result<Bytes> IndexReader::Snapshot::get(const KeyView& key) {
     Result<uint64_t> new_layer() override { BASALT_CHECK(false); }
 
    private:
-    MDB_txn* txn_;
-    MDB_dbi dbi_;
+    IndexReader& reader_;
+    Table table_;
   };
-  Lookup lookup(reader_->txn_, reader_->table(key.table));
+  BASALT_CHECK_OK(reader_->bind(reader_->cursor_, key.table));
+  Lookup lookup(*reader_, key.table);
   return slices_get(lookup, key.space, key.name);
 }
 
@@ -532,12 +632,18 @@ Result<Bytes> IndexReader::Snapshot::get(const KeyView& key) {
 
 class IndexWriter::Store final : public SliceStore {
  public:
-  Store(IndexWriter& writer, MDB_dbi dbi) : writer_(writer), dbi_(dbi) {}
-  Result<bool> seek(Bytes key) override { return cursor_.seek(writer_.txn_, dbi_, key); }
-  Result<bool> next() override { return cursor_.next(); }
+  Store(IndexWriter& writer, size_t table, MDB_dbi dbi)
+      : writer_(writer), table_(table), dbi_(dbi) {}
+  Result<bool> seek(Bytes key) override {
+    BASALT_CHECK_OK(writer_.cover(table_, key, true));
+    return cursor_.seek(writer_.txn_, dbi_, key);
+  }
+  // Walks are for readers.
+  Result<bool> next() override { BASALT_CHECK(false); }
   Bytes key() const override { return cursor_.key(); }
   Bytes value() const override { return cursor_.value(); }
   Result<Bytes> get(Bytes key) override {
+    BASALT_CHECK_OK(writer_.cover(table_, key, false));
     MDB_val k = to_val(key), v{};
     if (const int code = mdb_get(writer_.txn_, dbi_, &k, &v); code != 0) {
       if (code == MDB_NOTFOUND) return fail(Code::kNotFound);
@@ -546,12 +652,14 @@ class IndexWriter::Store final : public SliceStore {
     return to_bytes(v);
   }
   Status put(Bytes key, Bytes value) override {
+    BASALT_CHECK_OK(writer_.cover(table_, key, false));
     MDB_val k = to_val(key), v = to_val(value);
     if (const int code = mdb_put(writer_.txn_, dbi_, &k, &v, 0); code != 0)
       return writer_.failed(code, "put");
     return {};
   }
   Status erase(Bytes key) override {
+    BASALT_CHECK_OK(writer_.cover(table_, key, true));
     // By key, never by cursor (RELIABILITY: ITS#9376 and its kin are in cursor deletes).
     MDB_val k = to_val(key);
     if (const int code = mdb_del(writer_.txn_, dbi_, &k, nullptr); code != 0) {
@@ -568,13 +676,14 @@ class IndexWriter::Store final : public SliceStore {
 
  private:
   IndexWriter& writer_;
+  size_t table_;
   MDB_dbi dbi_;
   CursorSource cursor_;
 };
 
 IndexWriter::IndexWriter(Index& index) : index_(index) {
   for (size_t table = 0; table < kTableCount; ++table) {
-    stores_[table] = std::make_unique<Store>(*this, index_.tables_[table]);
+    stores_[table] = std::make_unique<Store>(*this, table, index_.tables_[table]);
   }
 }
 
@@ -583,7 +692,26 @@ IndexWriter::~IndexWriter() { abort(); }
 std::unexpected<Error> IndexWriter::failed(int code, const char* what) {
   if (code == MDB_MAP_FULL) map_full_ = true;
   if (code == EIO && index_.disk_is_full()) code = ENOSPC;
+  if (code == MDB_CORRUPTED || code == MDB_PAGE_NOTFOUND || code == MDB_MAP_RESIZED)
+    return index_.damaged(mdb_strerror(code));
   return lmdb_error(code, what);
+}
+
+Status IndexWriter::cover(size_t table, Bytes key, bool removal) {
+  auto covered = index_.guard_.cover(table, key, removal);
+  if (!covered) return index_.damaged(covered.error().detail);
+  return {};
+}
+
+// The pages that liblmdb takes from the free list, and where the tables are.
+Status IndexWriter::begin_checked() {
+  auto state = index_.map_->state(mdb_txn_id(txn_) - 1);
+  if (!state) return index_.damaged(state.error().detail);
+  auto begun = index_.guard_.begin(*state, kTableList);
+  if (begun && !index_.guard_.has_all_tables()) return index_.damaged("a table is missing");
+  if (begun) begun = index_.guard_.cover_all(kSysTable);
+  if (!begun) return index_.damaged(begun.error().detail);
+  return {};
 }
 
 Status IndexWriter::begin() {
@@ -596,6 +724,7 @@ Status IndexWriter::begin() {
     txn_ = nullptr;
     return failed(code, "begin");
   }
+  BASALT_CHECK_OK(begin_checked());
   MDB_val key = to_val(as_bytes(kNextLayerKey)), value{};
   const int code = mdb_get(txn_, index_.sys_, &key, &value);
   if (code == MDB_NOTFOUND) {
@@ -603,7 +732,7 @@ Status IndexWriter::begin() {
   } else if (code != 0) {
     return failed(code, "read layer counter");
   } else if (!Row<8>::check(as_bytes(kNextLayerKey), to_bytes(value))) {
-    return fail(Code::kCorrupt, "index: layer counter is damaged");
+    return index_.damaged("the counter of layers fails its checksum");
   } else {
     next_layer_ = load_le64(to_bytes(value).data());
   }
@@ -677,13 +806,15 @@ Status IndexWriter::set_applied(const LogPosition& position) {
 }
 
 Status IndexWriter::write_sums() {
-  const auto write = [&](MDB_dbi dbi, Bytes key, int64_t first, int64_t second) -> Status {
+  const auto write = [&](size_t table, MDB_dbi dbi, Bytes key, int64_t first,
+                         int64_t second) -> Status {
     if (first == 0 && second == 0) return {};
+    BASALT_CHECK_OK(cover(table, key, true));
     MDB_val k = to_val(key), v{};
     int code = mdb_get(txn_, dbi, &k, &v);
     if (code == 0) {
       if (!Row<kSumBytes>::check(key, to_bytes(v)))
-        return fail(Code::kCorrupt, "index: a sum is damaged");
+        return index_.damaged("a sum fails its checksum");
       first += static_cast<int64_t>(load_le64(to_bytes(v).data()));
       second += static_cast<int64_t>(load_le64(to_bytes(v).data() + 8));
     } else if (code != MDB_NOTFOUND) {
@@ -703,12 +834,12 @@ Status IndexWriter::write_sums() {
   for (const auto& [file, sum] : file_changes_) {
     uint8_t key[4];
     store_be32(key, file);
-    BASALT_CHECK_OK(write(index_.seg_, key, sum.bytes, sum.blobs));
+    BASALT_CHECK_OK(write(kSegTable, index_.seg_, key, sum.bytes, sum.blobs));
   }
   for (const auto& [space, sum] : space_changes_) {
     uint8_t key[8];
     store_be64(key, space);
-    BASALT_CHECK_OK(write(index_.cnt_, key, sum.objects, sum.bytes));
+    BASALT_CHECK_OK(write(kCntTable, index_.cnt_, key, sum.objects, sum.bytes));
   }
   if (layers_changed_) {
     Row<8> row;
@@ -726,8 +857,11 @@ Status IndexWriter::commit() {
     return written;
   }
   for (auto& store : stores_) store->close();
+  const uint64_t id = mdb_txn_id(txn_);
   if (const int code = mdb_txn_commit(std::exchange(txn_, nullptr)); code != 0)
     return failed(code, "commit");
+  // A transaction that changed nothing has not been committed.
+  if (const auto state = index_.map_->state(id)) index_.guard_.committed(*state);
   return {};
 }
 

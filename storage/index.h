@@ -2,7 +2,11 @@
 // commit on one thread, in LMDB's default synchronous mode); read by IndexReaders, one a thread of
 // use.
 //
-// So at any crash it equals the state after some prefix of the shard's log (plus, while a very
+// Damage: rows are read through IndexTree, never through liblmdb, and pages that a checkpoint
+// changes are looked at before liblmdb does. So a damaged page is kCorrupt for who needs it, and
+// for the checkpoint that would have changed it; it does not end the process.
+//
+// At any crash the index equals the state after some prefix of the shard's log (plus, while a very
 // large checkpoint is split, some later records, which the replay writes again: records are
 // absolute state). Format: docs/on-disk-format.md, "Index".
 #pragma once
@@ -14,7 +18,9 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <set>
 #include <shared_mutex>
 #include <string>
 #include <unordered_map>
@@ -23,6 +29,7 @@
 #include "base/bytes.h"
 #include "base/result.h"
 #include "storage/files.h"
+#include "storage/index_tree.h"
 #include "storage/key_slices.h"
 #include "storage/record_codec.h"
 #include "storage/types.h"
@@ -79,6 +86,9 @@ class Index {
   Status copy_to(int fd);
   bool growth_waits() const { return growth_waits_.load(std::memory_order_relaxed); }
 
+  // How often a page or a row was met that is damaged, since the open. Any thread.
+  uint64_t damage_met() const { return damage_met_.load(std::memory_order_relaxed); }
+
   unsigned shard() const { return options_.shard; }
   const std::string& directory() const { return options_.directory; }
   uint64_t map_bytes() const;
@@ -89,9 +99,12 @@ class Index {
   explicit Index(const Options& options) : options_(options) {}
   Status open_environment();
   Status load();
+  Status create(MDB_txn* txn);
   Status grow();
-  Status open_for_reading();
   void reserve();
+  // Counts it, logs what has not been logged, and says what to do.
+  std::unexpected<Error> damaged(std::string_view what);
+  std::unexpected<Error> damaged(const TreeCursor& cursor, std::string_view table);
   bool disk_is_full() const;
   void measure();
 
@@ -100,11 +113,15 @@ class Index {
   Size size_;
   MDB_env* env_ = nullptr;
   std::array<MDB_dbi, kTableCount> tables_{};
+  std::unique_ptr<IndexMap> map_;
+  TreeGuard guard_;  // the writer's
   // After a failed write of a meta page LMDB refuses every transaction of the environment, readers
-  // too. What is on the disk then is the state before or after that commit, both whole: a second,
-  // read-only environment goes on reading it.
-  MDB_env* read_env_ = nullptr;
-  std::array<MDB_dbi, kTableCount> read_tables_{};
+  // too. What is on the disk then is the state before or after that commit, both whole; nobody
+  // writes any more, so it is read without a transaction.
+  std::atomic<bool> writes_ended_{false};
+  std::atomic<uint64_t> damage_met_{0};
+  std::mutex logged_mutex_;
+  std::set<std::string, std::less<>> logged_;
   MDB_dbi sys_ = 0, seg_ = 0, cnt_ = 0;
   LogPosition applied_;
   std::map<uint32_t, FileSum> file_sums_;
@@ -117,6 +134,8 @@ class Index {
 };
 
 // A read transaction that is renewed for each use, with a cursor a table. One thread at a time.
+// Look-ups say kNotFound only of what is proven absent: the rows beside the gap are what was
+// written.
 class IndexReader {
  public:
   explicit IndexReader(Index& index);
@@ -134,7 +153,7 @@ class IndexReader {
     // Value bytes in the map (2-byte aligned only). kNotFound, kIo, kCorrupt.
     Result<Bytes> get(const KeyView& key);
     // LMDB's number of the commit that is seen.
-    uint64_t transaction() const;
+    uint64_t transaction() const { return reader_->state_.transaction; }
     // The source for a SliceCursor over one table, positioned independently of other tables.
     SliceSource& source(Table table);
 
@@ -149,12 +168,18 @@ class IndexReader {
 
  private:
   class TableSource;
-  int begin_transaction();
-  MDB_dbi table(Table table) const;
+  int renew();
+  Status see();
+  Status bind(TreeCursor& cursor, Table table);
 
   Index& index_;
-  MDB_env* env_ = nullptr;  // the one that txn_ belongs to
   MDB_txn* txn_ = nullptr;
+  bool active_ = false;  // txn_
+  bool frozen_ = false;  // state_ is the last there is (Index::writes_ended_)
+  TreeState state_;
+  std::array<TreeHead, kTableCount> heads_;
+  std::array<bool, kTableCount> head_known_{};  // in state_
+  TreeCursor cursor_;                           // of look-ups
   std::array<std::unique_ptr<TableSource>, kTableCount> sources_;
 };
 
@@ -191,6 +216,8 @@ class IndexWriter {
   void account(const KeyView& key, const RecordView& record, int64_t sign);
   Status write_sums();
   std::unexpected<Error> failed(int code, const char* what);
+  Status cover(size_t table, Bytes key, bool removal);
+  Status begin_checked();
 
   Index& index_;
   MDB_txn* txn_ = nullptr;

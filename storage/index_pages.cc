@@ -8,46 +8,34 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "storage/lmdb_format.h"
 
 namespace basalt::storage {
 
 namespace {
 
-// Layout of LMDB 0.9's file (mdb.c: MDB_page, MDB_node, MDB_db, MDB_meta).
-constexpr size_t kPageHeaderBytes = 16;
-constexpr size_t kNodeHeaderBytes = 8;
-constexpr size_t kTreeBytes = 48;
-constexpr size_t kMetaBytes = 136;
-constexpr uint32_t kMagic = 0xBEEFC0DE;
-constexpr uint32_t kDataVersion = 1;
-constexpr uint16_t kBranch = 1, kLeaf = 2, kOverflow = 4, kMetaPage = 8;
-constexpr uint16_t kBigData = 1, kSubTree = 2;
-constexpr uint16_t kIntegerKey = 8;
-constexpr uint64_t kNoPage = ~uint64_t{0};
-constexpr unsigned kDepthMax = 32;
+using lmdb::compare;
+using lmdb::kBigData;
+using lmdb::kBranch;
+using lmdb::kDataVersion;
+using lmdb::kDepthMax;
+using lmdb::kIntegerKey;
+using lmdb::kLeaf;
+using lmdb::kMagic;
+using lmdb::kMetaBytes;
+using lmdb::kMetaPage;
+using lmdb::kNodeHeaderBytes;
+using lmdb::kNoPage;
+using lmdb::kOverflow;
+using lmdb::kPageHeaderBytes;
+using lmdb::kSubTree;
+using lmdb::kTreeBytes;
+using lmdb::load;
 // Unit of reading, and how many of them are kept: neighbours of a page are mostly wanted soon.
 constexpr size_t kBlockReadBytes = 128 * 1024;
 constexpr size_t kBlocksKept = 128;
 // A value of ours is at most some 520 KiB (a batch's limit); this is only a guard.
 constexpr uint64_t kValueBytesMax = 16u << 20;
-
-template <class T>
-T load(const uint8_t* at) {
-  T value;
-  std::memcpy(&value, at, sizeof value);
-  return value;
-}
-
-int compare(Bytes a, Bytes b, bool integers) {
-  if (integers && a.size() == 8 && b.size() == 8) {
-    const auto x = load<uint64_t>(a.data()), y = load<uint64_t>(b.data());
-    return x < y ? -1 : x > y ? 1 : 0;
-  }
-  const size_t both = std::min(a.size(), b.size());
-  const int order = both == 0 ? 0 : std::memcmp(a.data(), b.data(), both);
-  if (order != 0) return order;
-  return a.size() < b.size() ? -1 : a.size() > b.size() ? 1 : 0;
-}
 
 std::string text_of(Bytes bytes) { return std::string(as_text(bytes)); }
 

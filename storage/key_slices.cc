@@ -130,6 +130,7 @@ Status SliceCursor::settle(Result<bool> found) {
     if (!found) return std::unexpected(found.error());
     const Bytes key = *found ? source_.key() : Bytes();
     if (key.size() < kLayerBytes || load_be64(key.data()) != layers_[depth_]) {
+      if (*found) BASALT_CHECK_OK(source_.check_row());
       if (depth_ == 0) return {};
       --depth_;
       const SliceKey link(layers_[depth_], {name_ + depth_ * kSliceBytes, kSliceBytes + 1});

@@ -38,6 +38,10 @@ class SliceSource {
   virtual Result<bool> next() = 0;
   virtual Bytes key() const = 0;
   virtual Bytes value() const = 0;
+  // Whether the row that it stands on, or the one before it, is what was written under its key: for
+  // who passes over a row unread. A damaged key may have moved a row out of the range that is read.
+  virtual Status check_row() { return {}; }
+  virtual Status check_row_before() { return {}; }
 };
 
 // One table of an ordered store.
@@ -66,6 +70,10 @@ class SliceCursor {
   bool valid() const { return valid_; }
   std::string_view name() const { return name_view_; }  // until the next call
   Bytes value() const { return source_.value(); }
+  // After seek(): no name was lost between the target and where it stands, as far as rows show it.
+  Status check_gap() { return source_.check_row_before(); }
+  // When valid(): the row was written under this name.
+  Status check_row() { return source_.check_row(); }
 
  private:
   Status settle(Result<bool> found);

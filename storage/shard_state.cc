@@ -276,6 +276,7 @@ struct ShardState::Scanner {
     active.seek(target);
     frozen.seek(target);
     BASALT_CHECK_OK(index.seek(target));
+    BASALT_CHECK_OK(index.check_gap());
     return settle();
   }
   // Leaves the current name (which the sources that have it still stand on).
@@ -403,6 +404,8 @@ Result<ScanPage> ShardState::scan(const ScanOptions& options) {
     }
     BASALT_CHECK_OK(scanner.next());
   }
+  // A row behind the end that is not what was written may have been one of the range.
+  if (!page.more && scanner.index.valid()) BASALT_CHECK_OK(scanner.index.check_row());
   return page;
 }
 

@@ -105,6 +105,15 @@ std::vector<SnapshotInfo> list_snapshots(const std::string& data_directory) {
   return list;
 }
 
+namespace {
+
+std::unexpected<Error> growth_waits(const Index& index) {
+  return fail(Code::kBusy,
+              fmt::format("the index of shard {:02} has to grow: try again later", index.shard()));
+}
+
+}  // namespace
+
 Status verify_snapshot(const SnapshotInfo& snapshot) {
   std::vector<uint8_t> piece(kPieceBytes);
   for (const SnapshotFile& file : snapshot.files) {
@@ -126,7 +135,48 @@ Status verify_snapshot(const SnapshotInfo& snapshot) {
   return {};
 }
 
+namespace {
+
+// Every page, before liblmdb follows them.
+Status look_at_pages(Index& index, const CopyPace& pace) {
+  Status stopped;  // the walk takes anything but kCancelled for damage
+  const auto paced = [&](size_t bytes) -> Status {
+    stopped = pace(bytes);
+    if (stopped && index.growth_waits()) stopped = growth_waits(index);
+    if (!stopped) return fail(Code::kCancelled);
+    return {};
+  };
+  BASALT_TRY(pages, IndexPages::open(index.directory() + "/data.mdb", paced));
+  IndexReader reader(index);
+  constexpr int kTries = 100;
+  for (int tries = 0;; ++tries) {
+    BASALT_TRY(snapshot, reader.begin());
+    std::string first;
+    const auto damaged = [&](const PageDamage& one) {
+      if (first.empty()) first = fmt::format("page {} ({}): {}", one.page, one.table, one.what);
+    };
+    Status status = pages->select(snapshot.transaction(), damaged);
+    if (!status && status.error().code == Code::kNotFound && tries != kTries) continue;
+    if (status) {
+      status = pages->check(
+          [](std::string_view) -> IndexPages::Visit {
+            return [](Bytes, Bytes, uint64_t) { return true; };
+          },
+          damaged);
+    }
+    BASALT_CHECK_OK(stopped);
+    if (!first.empty()) {
+      return fail(Code::kCorrupt,
+                  fmt::format("the index of shard {:02} is damaged: {}", index.shard(), first));
+    }
+    return status;
+  }
+}
+
+}  // namespace
+
 Result<SnapshotFile> copy_index(Index& index, const std::string& path, const CopyPace& pace) {
+  BASALT_CHECK_OK(look_at_pages(index, pace));
   UniqueFd out(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!out) return fail_errno(errno, "create " + path);
   int ends[2];
@@ -159,9 +209,7 @@ Result<SnapshotFile> copy_index(Index& index, const std::string& path, const Cop
     const Bytes bytes = Bytes(piece).first(filled);
     if (status && !bytes.empty()) status = pace(bytes.size());
     if (status && index.growth_waits()) {
-      status =
-          fail(Code::kBusy,
-               fmt::format("the index of shard {:02} has to grow: try again later", index.shard()));
+      status = growth_waits(index);
     }
     if (status && !bytes.empty()) status = write_at(out.get(), bytes, file.bytes, "write " + path);
     if (status) file.crc = crc32c(bytes, file.crc);

@@ -266,7 +266,7 @@ def faults(tally, args):
     run_faults(tally, "faults: EIO", "eio", "--stride", "18")
     run_faults(tally, "faults: full disk", "enospc", "--cycles", "3", "--mib", "768")
     run_faults(tally, "faults: full disk, xfs and snapshots", "enospc", "--cycles", "2", "--mib", "1024", "--fs", "xfs", "--snapshot-s", "2")
-    run_faults(tally, "faults: bit rot", "bitrot", "--flips", "160", "--blocks", "40")
+    run_faults(tally, "faults: bit rot", "bitrot", "--flips", "160", "--blocks", "40", "--pages", "12")
 
 
 def linear(tally, args):

@@ -5,12 +5,14 @@ A data directory with objects of every kind (in the index, the log, bulk segment
 damages a copy of it: single flipped bits, 4 KiB blocks of zeros, or blocks that lie where another one belongs (misdirected writes),
 in log segments, bulk segments, own files or indexes. Then a server starts on the copy and everything is asked for: each GET and
 HEAD is right or an error; a listing shows right metadata or fails. A server that will not start on a damaged index, or ends, has
-served nothing wrong either; it is counted. So is an object that is not found because the index lost the way to it.
+served nothing wrong either; it is counted.
 After that one scrub must name every object that could not be read (--no-scrub leaves that out).
+Then pages of the indexes are damaged below a running server, a page a round: everything is asked for, overwritten, deleted and listed, and
+a checkpoint is asked for. The server must live, each answer be right or an error, and the scrub find the page.
 Last, a server that has served every object, and would send much of it from the page cache unchecked, has its data files damaged below
 it and the page cache emptied: everything is asked for twice, so that what a refused read brought into the cache is asked for, too.
 
-bitrot.py [--flips N] [--blocks N] [--seed N] [--no-scrub]
+bitrot.py [--flips N] [--blocks N] [--pages N] [--seed N] [--no-scrub]
 """
 import argparse
 import json
@@ -53,7 +55,9 @@ class Rot:
         self.base = self.root / "base"
         self.base.mkdir()
         self.held = {}
-        self.served = self.errors = self.not_found = self.ended = self.unstarted = self.found = self.rounds = self.lists = 0
+        self.kept = {}
+        self.lost_pages = 0
+        self.served = self.errors = self.ended = self.unstarted = self.found = self.rounds = self.lists = 0
 
     def server(self, data):
         return Server("bitrot", data=data, args=["--config", str(self.config), "--cores", "2"])
@@ -78,6 +82,7 @@ class Rot:
             head = s3.head(BUCKET, f"multi/{number}")
             self.keep(head if answer.status == 200 else answer, f"multi/{number}", start, 9 * MIB)
         s3.close()
+        self.kept = dict(self.held)
         server.stop()
         server.start()  # what was written is now in the index, and the next start replays nothing
         server.stop()
@@ -139,8 +144,7 @@ class Rot:
                     if not right:
                         raise Failed(f"{method} {key}: wrong: {answer.fields}, {len(answer.body)} of {size} bytes")
                 elif answer.status == 404:
-                    self.not_found += 1
-                    lost.add(key)
+                    raise Failed(f"{method} {key}: not found")
                 elif answer.status >= 500:
                     self.errors += 1
                     lost.add(key)
@@ -212,6 +216,76 @@ class Rot:
         return len(done)
 
 
+    def index_below_a_server(self):
+        """One page of one index: zeroed, another one, or a bit of it flipped, mostly where its structure is."""
+        data = self.root / "data"
+        shutil.rmtree(data, ignore_errors=True)
+        subprocess.run(["cp", "-r", "--sparse=always", "--reflink=auto", str(self.base), str(data)], check=True)
+        server = self.server(data)
+        server.start()
+        damage = ""
+        try:
+            if self.ask(server):
+                raise Failed("an object is lost before there was any damage")
+            path = self.rng.choice(sorted((data / "shard").glob("*/data.mdb")))
+            with open(path, "r+b") as file:
+                pages = os.fstat(file.fileno()).st_size // BLOCK
+                while not damage:
+                    page = self.rng.randrange(2, pages)
+                    file.seek(page * BLOCK)
+                    old = file.read(BLOCK)
+                    kind = self.rng.choice(("zero", "other", "head", "bit"))
+                    new = bytearray(old)
+                    if kind == "zero":
+                        new = bytes(BLOCK)
+                    elif kind == "other":
+                        file.seek(self.rng.randrange(pages) * BLOCK)
+                        new = file.read(BLOCK)
+                    else:
+                        bit = self.rng.randrange((80 if kind == "head" else BLOCK) * 8)
+                        new[bit // 8] ^= 1 << bit % 8
+                    if old.strip(b"\0") and new != old:
+                        file.seek(page * BLOCK)
+                        file.write(new)
+                        damage = f"{path.relative_to(data)} page {page}: {kind}"
+            lost = self.ask(server)
+            unnamed = self.scrubbed(server, lost)[0] if lost else set()
+            if unnamed:
+                raise Failed(f"the scrub did not name {sorted(unnamed)[:5]} of {len(lost)} lost objects")
+            self.found += len(lost)
+            self.write_over(server)
+            self.ask(server)
+        except (Broken, Failed) as failure:
+            ended = server.process.poll()
+            raise Failed(f"{failure}; {'it ended with ' + str(ended) if ended is not None else 'it lives'}\n{damage}\n"
+                         f"{server.log_tail(5)}") from None
+        finally:
+            held, self.held = self.held, dict(self.kept)
+            server.kill()
+        self.lost_pages += bool(lost) or held != self.held
+        self.rounds += 1
+
+    def write_over(self, server):
+        """Changes half of the objects, and waits for the checkpoint, which the damaged page may make the last one."""
+        s3 = S3.of(server)
+        for key in self.rng.sample(sorted(self.kept), len(self.kept) // 2):
+            if self.rng.random() < 0.4:
+                answer = s3.delete(BUCKET, key)
+            else:
+                start, size = self.rng.randrange(MIB), self.rng.randrange(2000)
+                answer = s3.put(BUCKET, key, PATTERN[start:start + size])
+                if answer.status == 200:
+                    self.held[key] = (start, size, answer.etag)
+            if answer.status == 204:
+                self.held.pop(key, None)
+            elif answer.status != 200 and answer.status < 500:
+                raise Failed(f"change {key}: {answer.status} {answer.code}")
+        s3.close()
+        subprocess.run([str(build_dir() / "bin" / "basaltctl"), "--socket", str(server.data / "admin.sock"), "snapshot", "create"],
+                       capture_output=True, timeout=60, check=False)
+        if server.process.poll() is not None:
+            raise Broken("the server ended")
+
     def below_a_server(self, count):
         data = self.root / "data"
         shutil.rmtree(data, ignore_errors=True)
@@ -246,6 +320,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flips", type=int, default=1000)
     parser.add_argument("--blocks", type=int, default=100)
+    parser.add_argument("--pages", type=int, default=40)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--no-scrub", action="store_true")
     args = parser.parse_args()
@@ -260,13 +335,16 @@ def main():
                 turn += 1
                 done += rot.round(kind, min(count, wanted - done), block)
             print(f"bitrot: {done} {'blocks' if block else 'flips'}, {rot.rounds} rounds", flush=True)
+        for _ in range(args.pages):
+            rot.index_below_a_server()
         rot.below_a_server(30)
     except (Failed, Broken, RuntimeError, subprocess.SubprocessError) as error:
         print(f"bitrot: seed {args.seed}: {error}")
         return 1
     shutil.rmtree(rot.root, ignore_errors=True)
-    print(f"bitrot: {rot.rounds} rounds, {rot.served} GETs right, {rot.errors} refused, {rot.not_found} not found, {rot.lists} listings, 0 "
-          f"wrong; {rot.unstarted} starts refused, {rot.ended} ended; {rot.found} lost objects found by the scrub")
+    print(f"bitrot: {rot.rounds} rounds, {rot.served} GETs right, {rot.errors} refused, {rot.lists} listings, 0 "
+          f"wrong; {rot.unstarted} starts refused, {rot.ended} ended; {rot.found} lost objects found by the scrub; "
+          f"{args.pages} index pages damaged below a server, {rot.lost_pages} of them felt")
     return 0
 
 
