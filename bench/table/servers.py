@@ -160,7 +160,9 @@ def load(settings, server, **options):
 
 
 def load_once(settings, server, options):
-    chosen = {"connections": 32, "duration": f"{settings.seconds}s", "warmup": "0.2s", "prepare": "never", "bucket": BUCKET,
+    # Writing rows need the bucket only, which "auto" makes; what reading rows read is there (put_objects).
+    prepare = "auto" if options.get("op") in ("put", "multipart") else "never"
+    chosen = {"connections": 32, "duration": f"{settings.seconds}s", "warmup": "0.2s", "prepare": prepare, "bucket": BUCKET,
               "threads": 1, "timeout": "60s"}
     chosen.update(options)
     command = pinned(settings.client_cpu, [binary("basalt-bench"), "run", "--endpoint", server.endpoint, "--pid", str(server.pid),
