@@ -15,6 +15,7 @@ from raw_s3 import RawS3, Refused
 
 KIB, MIB = 1 << 10, 1 << 20
 KEYS_PER_WORKER = 14
+KEPT_PER_WORKER = 3  # of them, seldom written
 WORKERS = 8
 BUCKET = "crash"
 PART_BYTES_MIN = 5 * MIB  # of every part but the last
@@ -182,6 +183,12 @@ class ObjectWorker(Owner):
     def slot(self, path):
         return self.model.slot(self.model.objects, path)
 
+    def key(self):
+        """Bodies that live on where all around them is garbage: those are what collection moves."""
+        if self.rng.random() < 0.04:
+            return self.rng.choice(self.keys[:KEPT_PER_WORKER])
+        return self.rng.choice(self.keys[KEPT_PER_WORKER:])
+
     def step(self):
         phase = self.phase()
         if phase == "records":
@@ -196,14 +203,14 @@ class ObjectWorker(Owner):
         action()
 
     def put(self):
-        path = self.rng.choice(self.keys)
+        path = self.key()
         # In the index, in the log, in a bulk segment, in a file of its own.
         low, high = self.rng.choices(((0, 512), (513, 8 * KIB), (60 * KIB, 128 * KIB), (128 * KIB + 1, 900 * KIB),
                                       (MIB, 2 * MIB)), (20, 35, 30, 8, 3))[0]
         self.put_body(path, self.rng.randint(low, high))
 
     def put_for_log(self):
-        self.put_body(self.rng.choice(self.keys), self.rng.randint(90 * KIB, 128 * KIB))
+        self.put_body(self.key(), self.rng.randint(90 * KIB, 128 * KIB))
 
     def put_body(self, path, size):
         body = content(self.rng.getrandbits(48), size)
@@ -211,14 +218,14 @@ class ObjectWorker(Owner):
         self.write(self.slot(path), path, state, "PUT", path, body=body)
 
     def put_record(self):
-        path = self.rng.choice(self.keys)
+        path = self.rng.choice(self.keys[KEPT_PER_WORKER:])
         meta = self.rng.randbytes(900).hex()
         tags = "&".join(f"{i}{'k' * 120}={self.rng.randbytes(125).hex()}" for i in range(10))
         state = object_state(b"", hashlib.md5(b"").hexdigest(), meta)
         self.write(self.slot(path), path, state, "PUT", path, headers={"x-amz-meta-v": meta, "x-amz-tagging": tags})
 
     def delete(self):
-        path = self.rng.choice(self.keys)
+        path = self.key()
         self.write(self.slot(path), path, None, "DELETE", path)
 
     def delete_many(self):
