@@ -222,6 +222,8 @@ std::vector<MetricFamily> Metrics::Collect() const {
                   get(core.shards->remote_calls), {{"core", std::to_string(i)}, {"way", "remote"}});
       out.counter("basalt_shard_calls_refused_total", "Calls refused because a queue was full.",
                   get(core.shards->refused_full), label);
+      out.counter("basalt_shard_answers_kept_total", "Answers that waited for room in a queue.",
+                  get(core.shards->answers_kept), label);
     }
     if (core.hashes != nullptr) {
       constexpr std::array<const char*, auth::kLaneHashCount> kNames = {"md5", "sha256"};

@@ -353,6 +353,13 @@ void CoreShards::push_or_keep(unsigned core, const Outgoing& message) {
   if (try_push(core, message)) return;
   const Bytes frame = encode(message);
   backlog_[core].emplace_back(frame.begin(), frame.end());
+  count(stats_.answers_kept);
+}
+
+size_t CoreShards::backlog_frames() const {
+  size_t frames = 0;
+  for (const auto& of_core : backlog_) frames += of_core.size();
+  return frames;
 }
 
 bool CoreShards::flush_backlog() {

@@ -26,7 +26,8 @@ namespace basalt::shards {
 constexpr uint32_t kCallsInFlightMax = 8192;
 
 struct CoreShardsStats {
-  std::atomic<uint64_t> local_calls{0}, remote_calls{0}, served_calls{0}, refused_full{0};
+  std::atomic<uint64_t> local_calls{0}, remote_calls{0}, served_calls{0}, refused_full{0},
+      answers_kept{0};  // in the backlog, for a while
 };
 
 class CoreShards final : public Client, public Poller {
@@ -65,6 +66,8 @@ class CoreShards final : public Client, public Poller {
 
   const CoreShardsStats& stats() const { return stats_; }
   uint32_t calls_in_flight() const { return calls_in_flight_; }
+  // Answers and news that wait for room in a ring: who has some does not sleep. For tests.
+  size_t backlog_frames() const;
 
  private:
   struct Served;

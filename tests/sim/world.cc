@@ -110,12 +110,15 @@ World::World(uint64_t seed, std::string directory, bool verbose)
 
   spaces_ = {3, 77, (uint64_t{1} << 62) + 9};
   const uint64_t names = chance_.between(4, 60);
+  crowded_ = chance_.happens(0.15);
+  if (crowded_) mix_.read = 0.6;
   for (uint64_t i = 0; i < names; ++i) {
     std::string name = fmt::format("{}{}", static_cast<char>('a' + chance_.below(4)), i);
     if (chance_.happens(0.3)) name += "/x/" + std::to_string(chance_.below(3));
     // Around the lengths at which the index cuts names.
     if (chance_.happens(0.1)) name.resize(chance_.between(478, 484), 'n');
     if (chance_.happens(0.05)) name.resize(chance_.between(956, storage::kNameBytesMax), 'm');
+    if (crowded_) name.resize(chance_.between(900, storage::kNameBytesMax), 'l');
     names_.push_back(std::move(name));
   }
 }
@@ -338,11 +341,14 @@ void World::attach() {
   model_.begin_run(options_.core_count);
   judge_.begin_run();
   // Mostly so small that they are full now and then.
-  auto fabric = shards::Fabric::create(
-      options_.core_count, chance_.happens(0.7) ? 4096u << chance_.below(2) : shards::kRingBytes);
+  auto fabric =
+      shards::Fabric::create(options_.core_count, crowded_               ? 4096u
+                                                  : chance_.happens(0.7) ? 4096u << chance_.below(2)
+                                                                         : shards::kRingBytes);
   if (!fabric) return fail("no rings: " + fabric.error().detail);
   fabric_ = std::move(*fabric);
-  const auto calls_max = static_cast<uint32_t>(chance_.between(1, chance_.happens(0.6) ? 6 : 64));
+  const auto calls_max = static_cast<uint32_t>(
+      crowded_ ? chance_.between(8, 64) : chance_.between(1, chance_.happens(0.6) ? 6 : 64));
   for (unsigned number = 0; number < options_.core_count; ++number) {
     auto core = std::make_unique<Core>();
     core->io = std::make_unique<SimIo>(chance_, trace_, *disk_, core->run_queue);
@@ -422,8 +428,19 @@ bool World::sleeps_on_mail(const Core& core, unsigned number) const {
   return false;
 }
 
+// Before anything else wakes it, which would hide that nobody did.
+void World::check_sleep(const Core& core) {
+  const unsigned number = core.client->core();
+  if (sleeps_on_mail(core, number)) {
+    fail(fmt::format("core {} sleeps on a message: nobody rang its bell", number));
+  } else if (core.asleep && core.client->backlog_frames() > 0) {
+    fail(fmt::format("core {} sleeps on answers that it has not sent", number));
+  }
+}
+
 void World::wake(Core& core) {
   if (!core.asleep) return;
+  check_sleep(core);
   trace_.event("wakes");
   core.asleep = false;
   core.client->woke();
@@ -462,6 +479,7 @@ void World::let_go() {
   for (const auto& core : cores_) {
     trace_.add("calls to other cores", core->client->stats().remote_calls);
     trace_.add("calls refused by a full ring", core->client->stats().refused_full);
+    trace_.add("answers kept for a full ring", core->client->stats().answers_kept);
   }
   if (fabric_ != nullptr) trace_.add("doorbells rung", fabric_->doorbells_rung());
   for (auto& core : cores_) {
@@ -572,9 +590,8 @@ void World::new_task() {
 // What a timer of the server's loop would find in the mailbox by chance is not looked for.
 void World::turn_of(unsigned number) {
   Core& core = *cores_[number];
-  if (sleeps_on_mail(core, number)) {
-    return fail(fmt::format("core {} sleeps on a message: nobody rang its bell", number));
-  }
+  check_sleep(core);
+  if (failed()) return;
   if (core.asleep) {
     if (chance_.happens(0.05)) poll_engine(core);
     if (!wants_to_wake(core)) return;
@@ -623,8 +640,26 @@ void World::quiet() {
   judge_mail();
 }
 
+// A core that the system does not run for a while: what the others send it piles up. Then perhaps
+// another: what piled up there waits although there is room again.
+void World::stall_cores(double probability) {
+  if (stalled_turns_ > 0) return;
+  if (stalled_before_ && chance_.happens(0.5)) {
+    stalled_core_ = (stalled_core_ + 1) % core_count();
+  } else if (chance_.happens(probability)) {
+    stalled_core_ = pick_core();
+  } else {
+    stalled_before_ = false;
+    return;
+  }
+  stalled_before_ = true;
+  stalled_turns_ = chance_.between(10, 300);
+}
+
 void World::turn() {
-  turn_of(static_cast<unsigned>(chance_.below(cores_.size())));
+  const auto number = static_cast<unsigned>(chance_.below(cores_.size()));
+  if (stalled_turns_ > 0) --stalled_turns_;
+  if (stalled_turns_ == 0 || number != stalled_core_) turn_of(number);
   if (chance_.happens(0.3)) helpers_.run_one("", chance_.happens(0.05));
   if (chance_.happens(0.3)) clock_.advance_ns(chance_.below(20'000'000));
   if (chance_.happens(0.005)) clock_.advance_ns(chance_.below(60) * 1'000'000'000);
@@ -635,13 +670,15 @@ void World::turn() {
 void World::live(bool last) {
   choose_faults();
   const uint64_t turns = chance_.between(100, 3000);
-  const uint64_t tasks_max = chance_.between(1, 24);
+  const uint64_t tasks_max = crowded_ ? 64 : chance_.between(1, 24);
   const double fresh = static_cast<double>(chance_.between(10, 60)) / 100;
+  const double stalls = core_count() > 1 && (crowded_ || chance_.happens(0.4)) ? 0.01 : 0;
   if (!last && chance_.happens(0.4))
     disk_->crash_after(chance_.below(chance_.happens(0.5) ? 200 : 3000));
   for (uint64_t i = 0; i < turns && !failed() && !disk_->dead(); ++i) {
     if (tasks_.size() < tasks_max && chance_.happens(fresh)) new_task();
     turn();
+    stall_cores(stalls);
     if (!tasks_.empty()) tasks_[chance_.below(tasks_.size())]->go_on();
     std::erase_if(tasks_, [](const auto& task) { return task->done(); });
     if (chance_.happens(0.005)) cores_[chance_.below(cores_.size())]->local().request_checkpoint();

@@ -134,6 +134,7 @@ class World {
   void load_control();
   bool wants_to_wake(Core& core) const;
   bool sleeps_on_mail(const Core& core, unsigned number) const;
+  void check_sleep(const Core& core);
   void wake(Core& core);
   bool poll_engine(Core& core);
   void stop_engine(Core& core);
@@ -141,6 +142,7 @@ class World {
   void quiet();
   void judge_mail();
   void live(bool last);
+  void stall_cores(double probability);
   void turn();
   void turn_of(unsigned number);
   void new_task();
@@ -188,6 +190,12 @@ class World {
   std::unique_ptr<shards::Fabric> fabric_;
   std::vector<std::unique_ptr<Core>> cores_;
   std::vector<std::unique_ptr<Task>> tasks_;
+  // A run with long names, small rings and many look-ups: four of them fill a ring, and answers
+  // find no room.
+  bool crowded_ = false;
+  unsigned stalled_core_ = 0;
+  uint64_t stalled_turns_ = 0;
+  bool stalled_before_ = false;
   bool stopping_ = false;
   std::string error_;
 };
