@@ -6,7 +6,7 @@
 // after its number, kind, depth and bounds were checked, each node after its place was, and the
 // keys of a page must lie between those that lead to it. What does not fit is damage, never a
 // crash and never "not found". A damaged page that was changed into another plausible one is left
-// to the checksums of the rows (index.cc) and to the scrub.
+// to the checksums of the rows (index_reader.cc) and to the scrub.
 //
 // TreeGuard does the same for a writer: liblmdb may change only pages that were looked at whole.
 // Cost of a look-up: that of mdb_get (HEAD takes as many instructions as with it, GET 0.5 % more).
