@@ -22,6 +22,10 @@ int main(int argc, char** argv) {
   };
   CLI::App* sync = add("write-sync", "pwrite and fdatasync, one after the other");
   sync->add_option("--size", options.size, "bytes, a multiple of 4096")->capture_default_str();
+  CLI::App* floor = app.add_subcommand(
+      "put-floor", "a server of one thread that does nothing but write and flush; until SIGTERM");
+  floor->add_option("--dir", options.directory, "scratch directory")->required();
+  floor->add_option("--port", options.port, "of 127.0.0.1")->required();
   CLI::App* put = add("engine-put", "durable puts through the storage engine alone");
   put->add_option("--size", options.size)->capture_default_str();
   put->add_option("--in-flight", options.in_flight)->capture_default_str();
@@ -35,6 +39,7 @@ int main(int argc, char** argv) {
   }
   CLI11_PARSE(app, argc, argv);
   if (sync->parsed()) return write_sync(options);
+  if (floor->parsed()) return put_floor(options);
   if (put->parsed()) return engine_put(options);
   if (scan->parsed()) return lmdb_scan(options);
   return lmdb_seek(options);

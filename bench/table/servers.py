@@ -32,6 +32,23 @@ http {{
 """
 
 
+def answers(port):
+    """Something listens there."""
+    with contextlib.suppress(OSError):
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    return False
+
+
+def end_process(process):
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Basalt:
     """One basaltd on settings.server_cpu (or `cpus`, a taskset list)."""
 
@@ -116,13 +133,7 @@ class Nginx:
         nginx = shutil.which("nginx") or "/usr/sbin/nginx"
         self.process = subprocess.Popen(pinned(settings.server_cpu, [nginx, "-p", str(self.dir), "-c", "nginx.conf"]),
                                         stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.dir)
-        wait_until(self._answers, 10, "nginx")
-
-    def _answers(self):
-        with contextlib.suppress(OSError):
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return True
-        return False
+        wait_until(lambda: answers(self.port), 10, "nginx")
 
     # nginx looks at no signature: the load generator signs all the same, and its cost is not the server's.
     credentials = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none-at-all"}
@@ -138,12 +149,34 @@ class Nginx:
         return types.SimpleNamespace(endpoint=f"https://127.0.0.1:{self.tls_port}", credentials=self.credentials, pid=self.pid)
 
     def close(self):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end_process(self.process)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class PutFloor:
+    """The yardstick's put-floor as a server: one connection at a time, no signatures."""
+    credentials = Nginx.credentials
+
+    def __init__(self, settings):
+        self.dir = fresh_dir("put-floor")
+        (self.port,) = free_ports(1)
+        self.process = subprocess.Popen(pinned(settings.server_cpu, [binary("basalt-yardstick"), "put-floor", "--dir", str(self.dir),
+                                                                     "--port", str(self.port)]), stdin=subprocess.DEVNULL)
+        wait_until(lambda: answers(self.port), 60, "put-floor")
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def endpoint(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        end_process(self.process)
         shutil.rmtree(self.dir, ignore_errors=True)
 
 

@@ -6,7 +6,7 @@ import time
 
 from core import GIB, MIB, Check, Row, cpu_seconds, fresh_dir, interleave, median, memory_of, ratio, rounded
 from reading import busy_note, cpu, size_name
-from servers import fio, load, put_objects, yardstick
+from servers import PutFloor, fio, load, put_objects, yardstick
 
 
 def put_small(context):
@@ -43,16 +43,20 @@ def put_one(context):
     s = context.settings
     basalt = context.basalt
     folder = fresh_dir("write-sync")
-    results = interleave(s.rounds, {
-        "basalt": lambda: load(s, basalt, op="put", size=4096, keys=5000, connections=1,
-                               prefix="put-one/"),
-        "disk": lambda: yardstick(s, "write-sync", folder),
-    })
+    with PutFloor(s) as floor:
+        options = {"op": "put", "size": 4096, "keys": 5000, "connections": 1, "prefix": "put-one/"}
+        results = interleave(s.rounds, {
+            "basalt": lambda: load(s, basalt, **options),
+            "floor": lambda: load(s, floor, **options),
+            "disk": lambda: yardstick(s, "write-sync", folder),
+        })
     shutil.rmtree(folder, ignore_errors=True)
     return Row("put-4k-1", "PUT 4 KiB, durable, 1 connection", "pwrite and fdatasync of 4 KiB in a pre-written file", [
         Check("latency p50", ratio(results, "basalt", "disk", "p50_us"), 1.6,
               ours=cpu(median(results["basalt"], "p50_us")), theirs=cpu(median(results["disk"], "p50_us")))],
-        rounds=rounded(results))
+        "the floor, a server of one thread with blocking calls that looks at nothing and does that write and flush: "
+        f"{cpu(median(results['floor'], 'p50_us'))}, {ratio(results, 'floor', 'disk', 'p50_us'):.2f}x of the disk; Basalt to that floor "
+        f"{ratio(results, 'basalt', 'floor', 'p50_us'):.2f}x", rounds=rounded(results))
 
 
 def large_checks(results, signed):

@@ -18,6 +18,7 @@ struct Options {
   uint64_t records = 1000;
   uint32_t in_flight = 64;
   uint32_t size = 4096;
+  uint32_t port = 0;
 };
 
 inline uint64_t clock_ns(clockid_t clock) {
@@ -38,6 +39,7 @@ inline double quantile_us(std::vector<uint64_t>& ns, double q) {
 
 // Each: 0, or a message on stderr and 1.
 int write_sync(const Options& options);
+int put_floor(const Options& options);  // serves until SIGTERM
 int engine_put(const Options& options);
 int lmdb_scan(const Options& options);
 int lmdb_seek(const Options& options);
