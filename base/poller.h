@@ -13,8 +13,8 @@ class Poller {
   virtual ~Poller() = default;
 
   // Does the work that is ready, submits what was queued, never blocks. Returns true if it did
-  // anything. Called every turn of the loop and when wake_fd() is readable (the poller reads the
-  // eventfd itself).
+  // anything. Called every turn of the loop, whatever ended its sleep. The loop never reads
+  // wake_fd(); a poller that reads it spares a turn that finds nothing.
   virtual bool poll() = 0;
 
   // Called once before the loop sleeps. Returns false if work arrived meanwhile (the loop then does
@@ -24,7 +24,7 @@ class Poller {
   virtual void woke() {}
 
   // A file descriptor that becomes readable when poll() has work, or -1. Fixed for the poller's
-  // life.
+  // life. Watched edge-triggered: each write to an eventfd ends one sleep.
   virtual int wake_fd() const { return -1; }
 };
 

@@ -67,6 +67,15 @@ struct Loop::Impl {
   std::vector<std::move_only_function<void()>> handed_over;
   std::atomic<bool> has_handed_over{false};
 
+  bool prepare_sleep() {
+    bool sleep = true;
+    for (auto& watched : pollers) sleep &= watched.poller->prepare_sleep();
+    return sleep;
+  }
+  void woke() {
+    for (auto& watched : pollers) watched.poller->woke();
+  }
+
   void wake() {
     const uint64_t one = 1;
     [[maybe_unused]] const ssize_t size = write(wake_fd, &one, sizeof one);
@@ -139,8 +148,9 @@ void Loop::add_poller(Poller& poller) {
   auto& watched = impl_->pollers.emplace_back(&poller, nullptr);
   if (poller.wake_fd() < 0) return;
   watched.wake = std::make_unique<event>();
-  // The poller reads its descriptor itself, in poll(), which this turn calls anyway.
-  event_assign(watched.wake.get(), base_, poller.wake_fd(), EV_READ | EV_PERSIST, only_wake,
+  // Only to end the sleep: every turn calls poll() anyway. Edge-triggered, so that each write to
+  // the descriptor ends one sleep whether the poller has read the earlier ones or not.
+  event_assign(watched.wake.get(), base_, poller.wake_fd(), EV_READ | EV_PERSIST | EV_ET, only_wake,
                nullptr);
   BASALT_CHECK(event_add(watched.wake.get(), nullptr) == 0);
 }
@@ -186,13 +196,7 @@ bool Loop::run_until_quiet() {
   return false;
 }
 
-void Loop::wait_for_events(bool may_sleep) {
-  bool sleep = may_sleep;
-  if (may_sleep) {
-    for (auto& watched : impl_->pollers) sleep &= watched.poller->prepare_sleep();
-    // prepare_sleep() may have found last work of its own (a hash station empties its lanes there).
-    sleep &= run_queue_.empty() && impl_->deferred.empty();
-  }
+void Loop::wait_for_events(bool sleep) {
   const uint64_t now_ns = monotonic_now_ns();
   if (sleep) {
     flush_log();
@@ -222,9 +226,6 @@ void Loop::wait_for_events(bool may_sleep) {
   // The first callback asked for the time, so that it is the end of the sleep.
   const uint64_t woke_ns = this->now_ns();
   if (sleep) impl_->woke_ns = woke_ns;
-  if (may_sleep) {
-    for (auto& watched : impl_->pollers) watched.poller->woke();
-  }
 }
 
 void Loop::run() {
@@ -232,9 +233,22 @@ void Loop::run() {
   impl_->woke_ns = now_ns_;
   while (!impl_->stop.load(std::memory_order_acquire)) {
     impl_->wheel.run(now_ns_ / 1'000'000);
-    const bool quiet = run_until_quiet();
-    if (impl_->stop.load(std::memory_order_acquire)) break;
-    wait_for_events(quiet);
+    bool quiet = run_until_quiet();
+    const auto ready_to_sleep = [&] {
+      return impl_->prepare_sleep() && run_queue_.empty() && impl_->deferred.empty();
+    };
+    bool sleep = quiet && ready_to_sleep();
+    if (quiet && !sleep) {
+      // prepare_sleep() may find last work of its own: a hash station empties its lanes there. That
+      // is gone on with, once, before the sockets are asked again.
+      impl_->woke();
+      quiet = run_until_quiet();
+      sleep = quiet && ready_to_sleep();
+    }
+    const bool stopped = impl_->stop.load(std::memory_order_acquire);
+    if (!stopped) wait_for_events(sleep);
+    if (quiet) impl_->woke();
+    if (stopped) break;
   }
   impl_->stop.store(false, std::memory_order_release);
   flush_log();

@@ -1,5 +1,5 @@
 // Io over io_uring. The pitfalls this file answers: short reads and writes, links that break,
-// completions that only appear inside io_uring_enter (DEFER_TASKRUN), buffers that must outlive the
+// completions that only appear inside the kernel (COOP_TASKRUN), buffers that must outlive the
 // kernel's use of them.
 #include <fcntl.h>
 #include <liburing.h>
@@ -17,7 +17,7 @@ namespace {
 
 constexpr unsigned kSubmissionEntries = 256;
 constexpr unsigned kCompletionEntries = 4 * kSubmissionEntries;
-// Kernel operations under way. Half of the completion queue, so that it cannot overflow.
+// Completions of the kernel to come. Half of the completion queue, so that it cannot overflow.
 constexpr unsigned kKernelOpsMax = kCompletionEntries / 2;
 // Marks the completion of the fdatasync that is linked to a write; IoOp is aligned, so the bit is
 // free.
@@ -44,10 +44,14 @@ class UringIo final : public Io {
   }
 
   Status init() {
+    // Completion work runs when this thread enters the kernel or sleeps there, never by an
+    // interrupt of its own. Not DEFER_TASKRUN: behind a log batch's write the kernel starts the
+    // linked fdatasync as such work, also while the loop sleeps in epoll_wait; deferred, it would
+    // wait for the loop to wake up, look, and enter.
     unsigned best = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL |
-                    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN |
                     IORING_SETUP_TASKRUN_FLAG;
-    // Kernels before 6.1 know neither SINGLE_ISSUER nor DEFER_TASKRUN.
+    // Kernels before 6.0 do not know all of them.
     unsigned plain = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
     int error = 0;
     for (unsigned flags : {best, plain}) {
@@ -57,7 +61,7 @@ class UringIo final : public Io {
       error = -io_uring_queue_init_params(kSubmissionEntries, &ring_, &params);
       if (error == 0) {
         ring_ready_ = true;
-        deferred_ = (flags & IORING_SETUP_DEFER_TASKRUN) != 0;
+        quiet_success_ = (params.features & IORING_FEAT_CQE_SKIP) != 0;
         break;
       }
       if (error != EINVAL) break;
@@ -99,17 +103,17 @@ class UringIo final : public Io {
 
   bool poll() override {
     BASALT_CHECK(std::this_thread::get_id() == thread_);
-    bool did = drain_posted(run_queue_);
-    did |= push_pending();
+    bool woken = drain_posted(run_queue_);
+    const bool sent = push_pending();
     get_events();
     if (reap()) {
-      did = true;
+      woken = true;
       push_pending();  // the rest of short operations, and what waited for room
     }
-    // Every completion and every post made the eventfd readable; a turn that found nothing leaves
-    // it alone.
-    if (did) clear_wake();
-    return did;
+    // Every completion and every post made the eventfd readable. Read, so that what was found in a
+    // turn that began without it does not end the next sleep.
+    if (woken) clear_wake();
+    return woken || sent;
   }
 
   bool prepare_sleep() override {
@@ -120,11 +124,14 @@ class UringIo final : public Io {
     return io_uring_cq_ready(&ring_) == 0 && !has_posted() && handed_over;
   }
 
+  // Nothing to read: the loop watches the eventfd edge-triggered.
+  void woke() override {}
+
   size_t in_flight() const override { return in_flight_; }
   std::string_view name() const override { return "io_uring"; }
 
  private:
-  // Runs the completion work the kernel deferred, if there is any.
+  // Runs the completion work that waits for this thread to enter the kernel, if there is any.
   void get_events() {
     if (in_kernel_ == 0) return;
     unsigned flags = __atomic_load_n(ring_.sq.kflags, __ATOMIC_ACQUIRE);
@@ -148,7 +155,7 @@ class UringIo final : public Io {
   }
 
   bool enter() {
-    int submitted = deferred_ ? io_uring_submit_and_get_events(&ring_) : io_uring_submit(&ring_);
+    int submitted = io_uring_submit(&ring_);
     if (submitted >= 0) return true;
     // Transient: the entries stay in the ring and go with the next turn. Anything else means that
     // the ring is broken, and with it every promise about what was written.
@@ -184,9 +191,17 @@ class UringIo final : public Io {
           io_uring_prep_write(sqe, op.fd, data, left, offset);
           sqe->flags |= IOSQE_IO_LINK;
           io_uring_sqe_set_data64(sqe, tag);
+          if (quiet_success_) {
+            // One completion: the write's if it failed or was short (the kernel then drops the
+            // fdatasync, silently), else the fdatasync's, which only runs behind a whole write.
+            sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+            op.main_result = static_cast<int32_t>(left);
+            op.sync_result = -ECANCELED;
+          } else {
+            op.pending_cqes = 2;
+            ++in_kernel_;
+          }
           sqe = io_uring_get_sqe(&ring_);
-          op.pending_cqes = 2;
-          ++in_kernel_;
         }
         // With nothing left to write only an interrupted fdatasync is repeated.
         io_uring_prep_fsync(sqe, op.fd, IORING_FSYNC_DATASYNC);
@@ -253,11 +268,11 @@ class UringIo final : public Io {
   const std::thread::id thread_ = std::this_thread::get_id();
   io_uring ring_{};
   bool ring_ready_ = false;
-  bool deferred_ = false;
+  bool quiet_success_ = false;  // a write before a linked fdatasync is only heard of if it failed
   IoOpList pending_;
   unsigned reads_pending_ = 0;
   size_t in_flight_ = 0;    // IoOps
-  unsigned in_kernel_ = 0;  // kernel operations; a kWriteDataSync is two
+  unsigned in_kernel_ = 0;  // completions to come; a kWriteDataSync is one or two
 };
 
 }  // namespace
