@@ -23,6 +23,20 @@ TEST(Crc32c, KnownValueAndContinuation) {
   EXPECT_EQ(crc32c(as_bytes("6789"), crc32c(as_bytes("12345"))), 0xE3069283u);
 }
 
+TEST(Crc32c, EveryLengthAndPlaceAgreesWithTheDefinition) {
+  uint8_t bytes[300];
+  for (size_t i = 0; i < sizeof bytes; ++i) bytes[i] = static_cast<uint8_t>(i * 37 + i / 7);
+  for (size_t from = 0; from < 9; ++from) {
+    uint32_t expected = ~0x12345678u;  // bit by bit
+    for (size_t size = 0; from + size < sizeof bytes; ++size) {
+      ASSERT_EQ(crc32c(Bytes(bytes + from, size), 0x12345678), ~expected) << from << " " << size;
+      expected ^= bytes[from + size];
+      for (int bit = 0; bit < 8; ++bit)
+        expected = expected >> 1 ^ ((expected & 1) != 0 ? 0x82F63B78u : 0);
+    }
+  }
+}
+
 TEST(BufferPool, AlignsReusesAndRefusesBeyondItsLimit) {
   BufferPool pool({.bytes_max = 200'000, .kept_bytes_max = 1 << 20});
   Buffer a = pool.take(100);
