@@ -35,6 +35,7 @@ class IndexReader::TableSource final : public SliceSource {
     return result(cursor_.seek(key));
   }
   Result<bool> next() override { return result(cursor_.next()); }
+  bool step() override { return cursor_.step(); }
   Bytes key() const override { return cursor_.key(); }
   Bytes value() const override {
     return cursor_.value().size() > kValueBytesMax ? Bytes() : cursor_.value();

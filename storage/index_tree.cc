@@ -176,6 +176,7 @@ void TreeCursor::reset(const TreeState& state, const TreeHead& tree, PageSet* wh
   integers_ = (tree.flags & lmdb::kIntegerKey) != 0;
   trees_ = tree_ == &state.main;
   depth_ = 0;
+  walked_ = ahead_ = nullptr;
 }
 
 // Takes a node apart, if it lies in its page.
@@ -430,8 +431,54 @@ TreeCursor::Step TreeCursor::first() {
   return go_down(0, false) ? arrive() : Step::kDamaged;
 }
 
+void TreeCursor::walk_ahead(const Level& leaf) {
+  constexpr uint32_t kLineBytes = 64;
+  const auto ask = [this](const uint8_t* page, uint32_t from, uint32_t to) {
+    // Into the second cache: a page for each of many walks at once would not fit into the first.
+    for (; from < std::min(to, state_->page_bytes); from += kLineBytes)
+      __builtin_prefetch(page + from, 0, 2);
+  };
+  if (leaf.page == walked_) [[likely]] {
+    if (ahead_ == nullptr) return;
+    ask(ahead_, ahead_at_, ahead_at_ + ahead_step_);
+    ahead_at_ += ahead_step_;
+    return;
+  }
+  ask(leaf.page, leaf.page == ahead_ ? ahead_at_ : 0, state_->page_bytes);
+  walked_ = leaf.page;
+  ahead_ = nullptr;
+  if (depth_ < 2) return;
+  const Level& above = levels_[depth_ - 2];
+  Node after;
+  if (above.index + 1 >= above.count || !node(above, above.index + 1u, after) ||
+      after.child > state_->last_page) {
+    return;
+  }
+  if (above.index + 2 < above.count) {
+    __builtin_prefetch(
+        above.page + load<uint16_t>(above.page + kPageHeaderBytes + 2 * (above.index + size_t{2})));
+  }
+  ahead_ = state_->base + after.child * state_->page_bytes;
+  ahead_at_ = 0;
+  const uint32_t rows = std::max(1, leaf.count - leaf.index);
+  ahead_step_ = (state_->page_bytes / rows / kLineBytes + 1) * kLineBytes;
+}
+
+bool TreeCursor::step() {
+  if (depth_ == 0) return false;
+  Level& leaf = levels_[depth_ - 1];
+  if (leaf.index + 1u >= leaf.count) return false;
+  walk_ahead(leaf);
+  Row row;
+  if (!take(leaf, leaf.index + 1u, row) || compare(row_.key, row.key, integers_) >= 0) return false;
+  ++leaf.index;
+  row_ = row;
+  return true;
+}
+
 TreeCursor::Step TreeCursor::next() {
   if (depth_ == 0) return Step::kNo;
+  if (step()) return Step::kYes;
   Level& leaf = levels_[depth_ - 1];
   if (leaf.index + 1 >= leaf.count) {
     leaf.index = leaf.count;

@@ -99,6 +99,8 @@ class TreeCursor {
   Step seek(Bytes key);  // the first row >= `key`
   Step first();
   Step next();  // after kYes
+  // As next(), where the next row is of the same leaf and sound; else false, and nothing has moved.
+  bool step();
   // After kYes, until the next move.
   Bytes key() const { return row_.key; }
   Bytes value() const { return row_.value; }
@@ -147,6 +149,7 @@ class TreeCursor {
   bool go_down(unsigned from, bool last);
   Step neighbour(bool forward);  // leaf; its first or last row becomes the place
   Step arrive();
+  void walk_ahead(const Level& leaf);
 
   const TreeState* state_ = nullptr;
   const TreeHead* tree_ = nullptr;
@@ -154,6 +157,12 @@ class TreeCursor {
   bool integers_ = false, trees_ = false;
   unsigned depth_ = 0;  // levels in use; 0: nowhere
   Row row_;
+  // The rows of a leaf are found through offsets that are read first, one wait for memory after the
+  // other, and the leaves in order lie anywhere. So who walks asks for the next leaf while it walks
+  // over this one, some lines with each row.
+  const uint8_t* walked_ = nullptr;  // the leaf that was met last
+  const uint8_t* ahead_ = nullptr;   // the next one, if the page above knows it
+  uint32_t ahead_at_ = 0, ahead_step_ = 0;
   mutable uint64_t damaged_page_ = 0;
   mutable const char* damage_ = "";
   Level levels_[lmdb::kDepthMax];

@@ -178,8 +178,18 @@ Status SliceCursor::seek(std::string_view target) {
 
 Status SliceCursor::next() {
   BASALT_CHECK(valid_);
+  if (!source_.step()) {
+    valid_ = false;
+    return settle(source_.next());
+  }
+  const Bytes key = source_.key();
+  if (depth_ == 0 && key.size() > kLayerBytes && key.size() < kLinkKeyBytes &&
+      load_be64(key.data()) == space_) [[likely]] {
+    name_view_ = as_text(key.subspan(kLayerBytes));
+    return {};
+  }
   valid_ = false;
-  return settle(source_.next());
+  return settle(true);
 }
 
 }  // namespace basalt::storage

@@ -36,6 +36,8 @@ class SliceSource {
   // next call or write.
   virtual Result<bool> seek(Bytes key) = 0;
   virtual Result<bool> next() = 0;
+  // As next(), where that is but a step: else false, and nothing has moved.
+  virtual bool step() { return false; }
   virtual Bytes key() const = 0;
   virtual Bytes value() const = 0;
   // Whether the row that it stands on, or the one before it, is what was written under its key: for
