@@ -69,6 +69,8 @@ class Client {
   virtual void start(unsigned shard, ScanRequest& request) = 0;
   virtual void start(unsigned shard, SealRequest& request) = 0;
   virtual void start(ControlRequest& request) = 0;
+  // A page over all shards of a core, as if they were one.
+  virtual void start_on_core(unsigned core, ScanRequest& request) = 0;
 
   // A look-up on this core's own shard needs no queue: the answer at once; nullopt if the shard
   // lives elsewhere.
@@ -100,10 +102,10 @@ class Client {
   }
 };
 
-// One page over all shards, merged in byte order, roll-ups of the same prefix folded. Asks every
-// shard for a share (the mean and two standard deviations) and refills the one that runs dry.
-// Memory: about `limit` entries, whatever the bucket holds. The views in the page live as long as
-// the page.
+// One page over all shards, merged in byte order, roll-ups of the same prefix folded. With several
+// cores each is asked for its part of the page (the mean and two standard deviations), and again
+// when it runs dry. Memory: about `limit` entries, whatever the bucket holds. The views in the page
+// live as long as the page.
 Task<Result<storage::ScanPage>> scan_all(Client& client, storage::ScanOptions options);
 
 // Blob calls for coroutines.

@@ -232,6 +232,16 @@ void CoreShards::start(unsigned shard, ScanRequest& request) {
             {.kind = fb::Kind::Scan, .shard = shard, .handle = handle_of(&request.options)});
 }
 
+void CoreShards::start_on_core(unsigned core, ScanRequest& request) {
+  if (core != parts_.core) {
+    send_call(core, request, {.kind = fb::Kind::ScanAll, .handle = handle_of(&request.options)});
+    return;
+  }
+  count(stats_.local_calls);
+  request.result = parts_.core_engine.scan(request.options);
+  parts_.run_queue.post(request);
+}
+
 void CoreShards::start(unsigned shard, SealRequest& request) {
   if (start_local(shard, request)) return;
   send_call(owner(shard), request,
@@ -410,6 +420,13 @@ void CoreShards::receive(unsigned from, Bytes frame) {
       local(shard).scan(*call);
       return;
     }
+    case fb::Kind::ScanAll: {
+      auto* call = new ServedScan(served, *from_handle<storage::ScanOptions>(message.handle()));
+      count(stats_.served_calls);
+      call->result = parts_.core_engine.scan(call->options);
+      parts_.run_queue.post(*call);
+      return;
+    }
     case fb::Kind::Seal: {
       auto* call = new ServedSeal(served, static_cast<SealRequest::Action>(message.action()),
                                   message.space());
@@ -465,7 +482,8 @@ void CoreShards::receive_done(const fb::Message& message) {
       }
       break;
     }
-    case fb::Kind::Scan: {
+    case fb::Kind::Scan:
+    case fb::Kind::ScanAll: {
       auto& request = static_cast<ScanRequest&>(completion);
       if (good) {
         std::unique_ptr<storage::ScanPage> page(from_handle<storage::ScanPage>(message.handle()));

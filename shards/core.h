@@ -54,6 +54,7 @@ class CoreShards final : public Client, public Poller {
   void start(unsigned shard, ScanRequest& request) override;
   void start(unsigned shard, SealRequest& request) override;
   void start(ControlRequest& request) override;
+  void start_on_core(unsigned core, ScanRequest& request) override;
   std::optional<Result<storage::Record>> get_now(unsigned shard,
                                                  const storage::KeyView& key) override;
   storage::BlobStore& blobs() override { return parts_.core_engine.blobs(); }

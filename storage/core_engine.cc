@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "storage/scan.h"
 
 namespace basalt::storage {
 
@@ -30,6 +31,7 @@ LocalCore::LocalCore(const Parts& parts, unsigned core, Io& io, RunQueue& run_qu
   blobs_ = make_blob_store(parts_.files, core, parts_.options, io, run_queue, buffers, stats_);
   for (unsigned shard = core; shard < parts_.states.size(); shard += parts_.options.core_count) {
     own_shards_.push_back(shard);
+    own_states_.push_back(parts_.states[shard].get());
     shards_.push_back(
         std::make_unique<LocalShard>(*parts_.states[shard], parts_.files, *lane_, run_queue));
   }
@@ -67,6 +69,10 @@ LocalCore::~LocalCore() {
 MetaShard& LocalCore::shard(unsigned shard) {
   BASALT_CHECK(shard % parts_.options.core_count == core_ && shard < parts_.states.size());
   return *shards_[shard / parts_.options.core_count];
+}
+
+Result<ScanPage> LocalCore::scan(const ScanOptions& options) {
+  return scan_shards(own_states_, options);
 }
 
 void LocalCore::wake() {

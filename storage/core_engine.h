@@ -39,6 +39,7 @@ class LocalCore final : public CoreEngine {
   ~LocalCore() override;
 
   MetaShard& shard(unsigned shard) override;
+  Result<ScanPage> scan(const ScanOptions& options) override;
   BlobStore& blobs() override { return *blobs_; }
   const EngineStats& stats() const override { return stats_; }
   void stop(Completion& stopped) override;
@@ -88,6 +89,7 @@ class LocalCore final : public CoreEngine {
   std::unique_ptr<Lane> lane_;
   std::unique_ptr<BlobStore> blobs_;
   std::vector<unsigned> own_shards_;
+  std::vector<ShardState*> own_states_;
   std::vector<std::unique_ptr<LocalShard>> shards_;  // by shard / core_count
   std::unique_ptr<Checkpointer> checkpointer_;
   std::unique_ptr<Relocator> relocator_;

@@ -87,6 +87,9 @@ class CoreEngine : public Poller {
  public:
   // shard % core_count == this core.
   virtual MetaShard& shard(unsigned shard) = 0;
+  // One page over all shards of this core, as if they were one (ScanPage): each is read as far as
+  // the page goes, and no further. At once, on the core's thread.
+  virtual Result<ScanPage> scan(const ScanOptions& options) = 0;
   virtual BlobStore& blobs() = 0;
   virtual const EngineStats& stats() const = 0;
   // Finishes writes in flight, refuses new ones with kCancelled, checkpoints; then completes.

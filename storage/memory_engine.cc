@@ -160,7 +160,8 @@ class ModelShard final : public MetaShard {
     return Record(at->second.view());
   }
   void scan(ScanRequest& request) override {
-    request.result = do_scan(request.options);
+    const ModelShard* const one = this;
+    request.result = scan({&one, 1}, request.options);
     run_queue_.post(request);
   }
   void seal(SealRequest& request) override {
@@ -169,8 +170,76 @@ class ModelShard final : public MetaShard {
   }
   void stop() { stopping_ = true; }
 
+  // Every name of the space, in order, by the words of ScanPage: nothing clever.
+  static Result<ScanPage> scan(std::span<const ModelShard* const> shards,
+                               const ScanOptions& options) {
+    if (options.limit == 0 || options.limit > 10'000) return fail(Code::kInvalid, "limit");
+    std::map<std::string, const ModelRecord*> found;  // null: rolled up
+    for (const ModelShard* shard : shards) shard->find(options, found);
+    ScanPage page;
+    for (const auto& [text, record] : found) {
+      page.more = page.entries.size() == options.limit;
+      if (page.more) break;
+      ScanPage::Entry& entry = page.entries.emplace_back();
+      auto& name = page.memory.emplace_back(std::make_unique<uint8_t[]>(text.size()));
+      std::memcpy(name.get(), text.data(), text.size());
+      entry.name = as_text({name.get(), text.size()});
+      entry.common_prefix = record == nullptr;
+      if (record != nullptr) show(*record, options, page, entry);
+    }
+    return page;
+  }
+
  private:
   using Key = std::tuple<Table, uint64_t, std::string>;
+
+  void find(const ScanOptions& options, std::map<std::string, const ModelRecord*>& found) const {
+    const Key first(options.table, options.space, std::string());
+    for (auto at = records_.lower_bound(first); at != records_.end(); ++at) {
+      const auto& [table, space, name] = at->first;
+      if (table != options.table || space != options.space) break;
+      if (!name.starts_with(options.prefix)) continue;
+      if (!options.delimiter.empty()) {
+        const size_t split = name.find(options.delimiter, options.prefix.size());
+        if (split != std::string::npos) {
+          const std::string rolled = name.substr(0, split + options.delimiter.size());
+          if (rolled > options.after) found[rolled] = nullptr;
+          continue;
+        }
+      }
+      if (name > options.after) found[name] = &at->second;
+    }
+  }
+
+  static void show(const ModelRecord& shown, const ScanOptions& options, ScanPage& page,
+                   ScanPage::Entry& entry) {
+    // The page owns an encoded copy, decoded in place, as the local engine's does.
+    const RecordView view = shown.view();
+    flatbuffers::FlatBufferBuilder builder;
+    const auto record = fb::CreateRecord(
+        builder, view.size,
+        builder.CreateVector(reinterpret_cast<const uint8_t*>(shown.tag.data()), view.tag.size()),
+        builder.CreateVector(shown.meta),
+        builder.CreateVectorOfStructs(reinterpret_cast<const fb::BlobRef*>(shown.blobs.data()),
+                                      view.blobs.size()));
+    builder.Finish(record);
+    const KeyView key{options.table, options.space, entry.name};
+    RecordEncoder encoder;
+    ValueBuffer value =
+        encoder.encode(key, view.seq, *flatbuffers::GetRoot<fb::Record>(builder.GetBufferPointer()),
+                       view.body, view.inline_body);
+    auto decoded = decode_record(key, value.view());
+    BASALT_CHECK(decoded.has_value());
+    entry.record = *decoded;
+    page.memory.push_back(std::move(value.bytes));
+    if (options.select == nullptr) return;
+    auto& selected = page.memory.emplace_back(std::make_unique<uint8_t[]>(kSelectedBytesMax));
+    const size_t size = options.select(decoded->meta, selected.get());
+    entry.record = {.seq = decoded->seq,
+                    .size = decoded->size,
+                    .tag = decoded->tag,
+                    .meta = {selected.get(), size}};
+  }
 
   Result<Applied> do_apply(ApplyRequest& request) {
     if (stopping_) return fail(Code::kCancelled);
@@ -243,64 +312,6 @@ class ModelShard final : public MetaShard {
     return Applied{seq};
   }
 
-  // Every name of the space, in order, by the words of ScanPage: nothing clever.
-  Result<ScanPage> do_scan(const ScanOptions& options) {
-    if (options.limit == 0 || options.limit > 10'000) return fail(Code::kInvalid, "limit");
-    struct Found {
-      std::string name;
-      const ModelRecord* record;
-    };
-    std::vector<Found> found;
-    const Key first(options.table, options.space, std::string());
-    for (auto at = records_.lower_bound(first); at != records_.end(); ++at) {
-      const auto& [table, space, name] = at->first;
-      if (table != options.table || space != options.space) break;
-      if (!name.starts_with(options.prefix)) continue;
-      if (!options.delimiter.empty()) {
-        const size_t split = name.find(options.delimiter, options.prefix.size());
-        if (split != std::string::npos) {
-          const std::string rolled = name.substr(0, split + options.delimiter.size());
-          if (rolled > options.after && (found.empty() || found.back().name != rolled))
-            found.push_back({rolled, nullptr});
-          continue;
-        }
-      }
-      if (name > options.after) found.push_back({name, &at->second});
-    }
-    ScanPage page;
-    page.more = found.size() > options.limit;
-    found.resize(std::min<size_t>(found.size(), options.limit));
-    for (const Found& item : found) {
-      ScanPage::Entry& entry = page.entries.emplace_back();
-      auto& name = page.memory.emplace_back(std::make_unique<uint8_t[]>(item.name.size()));
-      std::memcpy(name.get(), item.name.data(), item.name.size());
-      entry.name = as_text({name.get(), item.name.size()});
-      entry.common_prefix = item.record == nullptr;
-      if (item.record == nullptr) continue;
-      // The page owns an encoded copy, decoded in place, as the local engine's does.
-      const RecordView view = item.record->view();
-      flatbuffers::FlatBufferBuilder builder;
-      const auto record = fb::CreateRecord(
-          builder, view.size,
-          builder.CreateVector(reinterpret_cast<const uint8_t*>(item.record->tag.data()),
-                               view.tag.size()),
-          builder.CreateVector(item.record->meta),
-          builder.CreateVectorOfStructs(
-              reinterpret_cast<const fb::BlobRef*>(item.record->blobs.data()), view.blobs.size()));
-      builder.Finish(record);
-      const KeyView key{options.table, options.space, entry.name};
-      RecordEncoder encoder;
-      ValueBuffer value = encoder.encode(
-          key, view.seq, *flatbuffers::GetRoot<fb::Record>(builder.GetBufferPointer()), view.body,
-          view.inline_body);
-      auto decoded = decode_record(key, value.view());
-      BASALT_CHECK(decoded.has_value());
-      entry.record = *decoded;
-      page.memory.push_back(std::move(value.bytes));
-    }
-    return page;
-  }
-
   Status do_seal(const SealRequest& request) {
     const auto erase_table = [&](Table table) {
       const Key first(table, request.space, std::string());
@@ -354,6 +365,11 @@ class ModelCore final : public CoreEngine {
   MetaShard& shard(unsigned shard) override {
     BASALT_CHECK(shard % options_.core_count == options_.core && shard < options_.shard_count);
     return *shards_[shard / options_.core_count];
+  }
+  Result<ScanPage> scan(const ScanOptions& options) override {
+    std::vector<const ModelShard*> shards;
+    for (const auto& shard : shards_) shards.push_back(shard.get());
+    return ModelShard::scan(shards, options);
   }
   BlobStore& blobs() override { return store_; }
   const EngineStats& stats() const override { return stats_; }

@@ -20,11 +20,6 @@
 
 namespace basalt::storage {
 
-// A page of a scan ends early (with `more` set) when it holds this much: records with ten thousand
-// blobs each must not add up to gigabytes.
-constexpr size_t kScanPageBytesMax = 8u << 20;
-constexpr uint32_t kScanEntriesMax = 10'000;
-
 class ShardState {
  public:
   ShardState(Index& index, Files& files);
@@ -34,7 +29,7 @@ class ShardState {
   // Like get() without a copy where there is none to make: nothing, or a view that is valid until
   // the next call.
   Result<std::optional<RecordView>> peek(const KeyView& key);
-  Result<ScanPage> scan(const ScanOptions& options);
+  Result<ScanPage> scan(const ScanOptions& options);  // storage/scan.h
 
   // --- A batch that became durable as `seq`. In order of seq.
   // Accounts the blobs that it brought (files.add_live) and remembers those that no record names
@@ -58,7 +53,7 @@ class ShardState {
   Index& index() { return index_; }
 
  private:
-  struct Scanner;
+  friend class ShardScanner;
 
   Index& index_;
   Files& files_;

@@ -46,10 +46,29 @@ bool in_range(const Key& key, const ScanOptions& options) {
          key.name.starts_with(options.prefix) && key.name > options.after;
 }
 
-// A plain page against the model.
-void judge_page(World& world, unsigned shard, const ScanOptions& options, const ScanPage& page) {
-  Model& model = world.model();
-  const unsigned core = world.core_of(shard);
+bool busy_space(World& world, const std::vector<unsigned>& shards, uint64_t space) {
+  return std::ranges::any_of(shards, [&](unsigned shard) {
+    return world.model().busy_space(world.core_of(shard), shard, space);
+  });
+}
+
+// What the model has of these shards in the range, in order.
+State acknowledged(World& world, const std::vector<unsigned>& shards, const ScanOptions& options) {
+  State rows;
+  for (const unsigned shard : shards) {
+    for (const auto& [key, value] : world.model().acknowledged(shard)) {
+      if (in_range(key, options)) rows.emplace(key, value);
+    }
+  }
+  return rows;
+}
+
+// A plain page against the model: of one shard, or of several together.
+void judge_page(World& world, const std::vector<unsigned>& shards, const ScanOptions& options,
+                const ScanPage& page) {
+  const auto place = [&](std::string_view name) {
+    return shards.size() == 1 ? shards.front() : world.shard_of(name);
+  };
   std::string_view last = options.after;
   std::set<std::string> shown;
   for (const auto& entry : page.entries) {
@@ -59,31 +78,37 @@ void judge_page(World& world, unsigned shard, const ScanOptions& options, const 
     }
     last = entry.name;
     if (!in_range(key, options)) return world.fail("a page holds a name it was not asked for");
+    const unsigned shard = place(entry.name);
+    if (std::ranges::find(shards, shard) == shards.end()) {
+      return world.fail("a page holds a name of another core");
+    }
     if (world.judge_record(shard, key, &entry.record) == nullptr) return;
     shown.insert(key.name);
   }
   if (page.more && page.entries.empty()) return world.fail("an empty page says that there is more");
   // What was not shown, up to the end of the page, must not be there.
   bool beyond = false;
-  for (const auto& [key, value] : model.acknowledged(shard)) {
-    if (!in_range(key, options)) continue;
+  for (const auto& [key, value] : acknowledged(world, shards, options)) {
     if (page.more && key.name > last) {
       beyond = true;
       continue;
     }
     if (shown.contains(key.name)) continue;
-    if (std::string wrong = model.observed(core, shard, key, 0); !wrong.empty()) {
+    const unsigned shard = place(key.name);
+    if (std::string wrong = world.model().observed(world.core_of(shard), shard, key, 0);
+        !wrong.empty()) {
       return world.fail("not listed: " + wrong);
     }
   }
-  if (page.more && !beyond && !model.busy_space(core, shard, options.space)) {
+  if (page.more && !beyond && !busy_space(world, shards, options.space)) {
     world.fail("a page says that there is more, and there is not");
   }
 }
 
 // Rolled-up names: exactly what the model says, when nothing is under way.
-void judge_rolled(World& world, unsigned shard, const ScanOptions& options, const ScanPage& page) {
-  if (world.model().busy_space(world.core_of(shard), shard, options.space)) return;
+void judge_rolled(World& world, const std::vector<unsigned>& shards, const ScanOptions& options,
+                  const ScanPage& page) {
+  if (busy_space(world, shards, options.space)) return;
   // `after` inside a common prefix: the whole of it was shown by the page before.
   std::string hidden;
   const auto roll = [&](std::string_view name) -> std::string {
@@ -92,8 +117,7 @@ void judge_rolled(World& world, unsigned shard, const ScanOptions& options, cons
   };
   if (options.after.starts_with(options.prefix)) hidden = roll(options.after);
   std::vector<std::string> expected;
-  for (const auto& [key, value] : world.model().acknowledged(shard)) {
-    if (!in_range(key, options)) continue;
+  for (const auto& [key, value] : acknowledged(world, shards, options)) {
     const std::string rolled = roll(key.name);
     if (!rolled.empty() && rolled == hidden) continue;
     std::string shown = rolled.empty() ? key.name : rolled;
@@ -105,6 +129,14 @@ void judge_rolled(World& world, unsigned shard, const ScanOptions& options, cons
       !std::equal(found.begin(), found.end(), expected.begin())) {
     world.fail("a rolled-up page is not what the model says");
   }
+}
+
+void judge_scan(World& world, const std::vector<unsigned>& shards, const ScanOptions& options,
+                const Result<ScanPage>& page) {
+  if (!page) return world.judge_refusal("scan", page.error());
+  world.trace().event("scan", shards.front(), page->entries.size(), page->more);
+  options.delimiter.empty() ? judge_page(world, shards, options, *page)
+                            : judge_rolled(world, shards, options, *page);
 }
 
 class JudgedShard final : public MetaShard {
@@ -142,13 +174,7 @@ class JudgedShard final : public MetaShard {
   void scan(ScanRequest& request) override {
     inner_.scan(request);
     const ScanOptions& options = request.options;
-    if (!request.result) {
-      world_.judge_refusal("scan", request.result.error());
-    } else {
-      world_.trace().event("scan", number_, request.result->entries.size(), request.result->more);
-      options.delimiter.empty() ? judge_page(world_, number_, options, *request.result)
-                                : judge_rolled(world_, number_, options, *request.result);
-    }
+    judge_scan(world_, {number_}, options, request.result);
     if (world_.judge().page_expected(options.after.data())) {
       world_.judge().gave(name_of_scan(options), answer_of(request.result));
     }
@@ -260,19 +286,28 @@ class JudgedShard final : public MetaShard {
 
 class JudgedEngine final : public storage::CoreEngine {
  public:
-  JudgedEngine(World& world, storage::CoreEngine& engine, unsigned core) : inner_(engine) {
+  JudgedEngine(World& world, storage::CoreEngine& engine, unsigned core)
+      : world_(world), inner_(engine) {
     for (unsigned number = core; number < world.shards(); number += world.core_count_of_run()) {
+      numbers_.push_back(number);
       shards_.emplace(number, std::make_unique<JudgedShard>(world, engine.shard(number), number));
     }
   }
   MetaShard& shard(unsigned number) override { return *shards_.at(number); }
+  Result<ScanPage> scan(const ScanOptions& options) override {
+    auto page = inner_.scan(options);
+    judge_scan(world_, numbers_, options, page);
+    return page;
+  }
   storage::BlobStore& blobs() override { return inner_.blobs(); }
   const storage::EngineStats& stats() const override { return inner_.stats(); }
   void stop(Completion& stopped) override { inner_.stop(stopped); }
   bool poll() override { return inner_.poll(); }
 
  private:
+  World& world_;
   storage::CoreEngine& inner_;
+  std::vector<unsigned> numbers_;
   std::map<unsigned, std::unique_ptr<JudgedShard>> shards_;
 };
 

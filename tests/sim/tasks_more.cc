@@ -58,7 +58,7 @@ class Scan final : public Task {
   Request request_;
 };
 
-// A page over all shards, merged. Each shard's part is judged where it is made; of the whole: it is
+// A page over all shards, merged. Each core's part is judged where it is made; of the whole: it is
 // in order, and has every record that nobody touched meanwhile.
 class ListAll final : public Task {
  public:

@@ -119,6 +119,7 @@ World::World(uint64_t seed, std::string directory, bool verbose)
     if (chance_.happens(0.1)) name.resize(chance_.between(478, 484), 'n');
     if (chance_.happens(0.05)) name.resize(chance_.between(956, storage::kNameBytesMax), 'm');
     if (crowded_) name.resize(chance_.between(900, storage::kNameBytesMax), 'l');
+    shard_of_name_.emplace(name, static_cast<unsigned>(i % shard_count_));
     names_.push_back(std::move(name));
   }
 }
@@ -136,6 +137,11 @@ void World::fail(std::string what) {
 }
 
 // --- For tasks
+
+unsigned World::shard_of(std::string_view name) const {
+  const auto found = shard_of_name_.find(name);
+  return found == shard_of_name_.end() ? shard_count_ : found->second;
+}
 
 World::Place World::pick_place() {
   const uint64_t index = chance_.below(names_.size());

@@ -112,6 +112,8 @@ class World {
     Key key;
   };
   Place pick_place();
+  // Where a name that tasks write is; shards() if it is none of them.
+  unsigned shard_of(std::string_view name) const;
   Place pick_existing();
   std::shared_ptr<Value> make_value();
   void remember(const ValuePtr& value) { values_[value->id] = value; }
@@ -177,6 +179,7 @@ class World {
 
   unsigned shard_count_;
   std::vector<std::string> names_;
+  std::map<std::string, unsigned, std::less<>> shard_of_name_;
   std::vector<uint64_t> spaces_;
   Model model_;
   Judge judge_;

@@ -2,14 +2,18 @@
 // threads.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
 #include "base/buffer.h"
 #include "base/completion.h"
 #include "base/crc32c.h"
+#include "base/name_merge.h"
 #include "base/random.h"
 #include "base/result.h"
 #include "base/spsc_ring.h"
@@ -35,6 +39,65 @@ TEST(Crc32c, EveryLengthAndPlaceAgreesWithTheDefinition) {
         expected = expected >> 1 ^ ((expected & 1) != 0 ? 0x82F63B78u : 0);
     }
   }
+}
+
+TEST(NameMerge, TheSmallestNameIsFirst) {
+  struct Cursor {
+    std::vector<std::string> names;
+    size_t at = 0;
+    std::string_view name() const { return names[at]; }
+  };
+  // Names that end within the eight bytes that are compared first, and that differ behind them.
+  std::vector<Cursor> cursors{
+      {{"p/", "p/a", "p/abcdefgh1", "p/b"}},
+      {{"p/abcdefgh", "p/abcdefgh2", std::string("p/b\0", 4)}},
+      {{"p/aa", "p/abcdefgh0", "p/\xff"}},
+      {{}},
+  };
+  std::vector<std::string> expected, found;
+  NameMerge<Cursor> merge(cursors.size(), 2);
+  for (Cursor& cursor : cursors) {
+    expected.insert(expected.end(), cursor.names.begin(), cursor.names.end());
+    if (!cursor.names.empty()) merge.add(cursor);
+  }
+  std::sort(expected.begin(), expected.end());
+  while (!merge.empty()) {
+    Cursor& first = merge.first();
+    found.emplace_back(first.name());
+    if (++first.at == first.names.size()) {
+      merge.drop();
+    } else {
+      merge.moved();
+    }
+  }
+  EXPECT_EQ(found, expected);
+}
+
+TEST(NameMerge, OfManyCursors) {
+  struct Cursor {
+    std::vector<std::string> names;
+    size_t at = 0;
+    std::string_view name() const { return names[at]; }
+  };
+  // Runs of neighbours by one cursor, then another: a cursor goes far at times.
+  std::vector<Cursor> cursors(40);
+  std::vector<std::string> expected, found;
+  for (unsigned i = 0; i < 4000; ++i) {
+    expected.push_back("n" + std::to_string(100'000 + i));
+    cursors[i / 3 * 17 % cursors.size()].names.push_back(expected.back());
+  }
+  NameMerge<Cursor> merge(cursors.size(), 0);
+  for (Cursor& cursor : cursors) merge.add(cursor);
+  while (!merge.empty()) {
+    Cursor& first = merge.first();
+    found.emplace_back(first.name());
+    if (++first.at == first.names.size()) {
+      merge.drop();
+    } else {
+      merge.moved();
+    }
+  }
+  EXPECT_EQ(found, expected);
 }
 
 TEST(BufferPool, AlignsReusesAndRefusesBeyondItsLimit) {

@@ -1,6 +1,7 @@
 // The contract of MetaShard and BlobStore, against the memory model and the local engine alike;
 // then long random histories in which the local engine must answer exactly as the model, through
 // checkpoints, restarts and crashes.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <random>
@@ -281,6 +282,73 @@ TEST_P(Contract, ScanDelimiter) {
   EXPECT_EQ(driver_->scan(0, {.space = 1, .limit = 0}).error().code, Code::kInvalid);
 }
 
+TEST_P(Contract, ScanOfAllShardsOfACore) {
+  // Neighbours in different shards, empty runs of one shard, names that are prefixes of others.
+  std::vector<std::string> expected;
+  for (unsigned i = 0; i < 200; ++i) {
+    const std::string name = fmt::format("k{:03}{}", i / 3, std::string(i % 3, 'x'));
+    expected.push_back(name);
+    const unsigned shard = i < 40 ? 0 : i < 80 ? 1 : i % 2;
+    ASSERT_TRUE(driver_->put(shard, {Table::kCurrent, 1, name}, {.size = i, .tag = "t"}));
+  }
+  ASSERT_TRUE(driver_->put(1, {Table::kCurrent, 2, "other"}, {}).has_value());
+  const auto all = [&](ScanOptions options) {
+    std::vector<std::string> out;
+    std::string after(options.after);
+    for (;;) {
+      options.after = after;
+      const auto page = driver_->core().scan(options);
+      EXPECT_TRUE(page.has_value());
+      EXPECT_LE(page->entries.size(), options.limit);
+      for (const auto& entry : page->entries) out.emplace_back(entry.name);
+      if (!page->more) return out;
+      EXPECT_EQ(page->entries.size(), options.limit);
+      after = out.back();
+    }
+  };
+  in_every_state([&] {
+    for (const uint32_t limit : {1u, 7u, 199u, 200u, 1000u}) {
+      EXPECT_EQ(all({.space = 1, .limit = limit}), expected);
+    }
+    EXPECT_EQ(all({.space = 1, .prefix = "k00", .delimiter = "x", .limit = 5}).size(), 20u);
+    EXPECT_EQ(all({.space = 1, .after = "k066x"}), std::vector<std::string>());
+    EXPECT_EQ(all({.space = 3}), std::vector<std::string>());
+  });
+  EXPECT_EQ(driver_->core().scan({.space = 1, .limit = 0}).error().code, Code::kInvalid);
+}
+
+TEST_P(Contract, ScansKeepWhatIsSelected) {
+  const std::string big(2 * kIndexBodyBytesMax, 'b');
+  ASSERT_TRUE(driver_->put(0, {Table::kCurrent, 1, "a"},
+                           {.size = 5, .tag = "tag", .meta = as_bytes("metadata")},
+                           as_bytes("small")));
+  ASSERT_TRUE(driver_->put(0, {Table::kCurrent, 1, "b"}, {.size = big.size()}, as_bytes(big)));
+  // The first letter, three times.
+  const SelectMeta select = [](Bytes meta, uint8_t* out) -> size_t {
+    if (meta.empty()) return 0;
+    std::memset(out, meta[0], 3);
+    return 3;
+  };
+  in_every_state([&] {
+    const auto page = driver_->scan(0, {.space = 1, .select = select});
+    ASSERT_TRUE(page.has_value());
+    ASSERT_EQ(page->entries.size(), 2u);
+    const auto& first = page->entries[0];
+    EXPECT_EQ(first.name, "a");
+    EXPECT_EQ(first.record.size, 5u);
+    EXPECT_EQ(first.record.tag, "tag");
+    EXPECT_EQ(as_text(first.record.meta), "mmm");
+    EXPECT_NE(first.record.seq, 0u);
+    EXPECT_EQ(page->entries[1].record.size, big.size());
+    EXPECT_TRUE(page->entries[1].record.meta.empty());
+    for (const auto& entry : page->entries) {
+      EXPECT_EQ(entry.record.body.kind, 0);
+      EXPECT_TRUE(entry.record.inline_body.empty());
+      EXPECT_TRUE(entry.record.blobs.empty());
+    }
+  });
+}
+
 TEST_P(Contract, Sealing) {
   const KeyView key{Table::kCurrent, 3, "k"}, upload{Table::kUpload, 3, "u"};
   using Action = SealRequest::Action;
@@ -379,8 +447,11 @@ class History {
     for (int i = 0; i < 3; ++i) name[random_() % name.size()] = "\0/ab\xff"[random_() % 5];
     return name;
   }
-  KeyView random_key(std::string& memory) {
-    memory = random_name();
+  // A name is in one shard only, as placement by its hash has it.
+  KeyView random_key(std::string& memory, unsigned shard) {
+    do {
+      memory = random_name();
+    } while (std::hash<std::string>()(memory) % 2 != shard);
     return {random_() % 4 == 0 ? Table::kPart : Table::kCurrent, 1 + random_() % 2, memory};
   }
   void write() {
@@ -395,7 +466,7 @@ class History {
                   static_cast<char>('a' + random_() % 26));
     bool owner = false;
     for (size_t i = 0; i < mutations; ++i) {
-      const KeyView key = random_key(names.emplace_back());
+      const KeyView key = random_key(names.emplace_back(), shard);
       if (random_() % 3 == 0 && !(with_body && !owner && i + 1 == mutations)) {
         to_local.erase(key);
         to_model.erase(key);
@@ -414,7 +485,7 @@ class History {
     if (random_() % 3 == 0) {
       tag = std::to_string(random_() % 3);
       conditions.push_back(
-          {static_cast<Precondition::Kind>(random_() % 4), random_key(condition_name), tag});
+          {static_cast<Precondition::Kind>(random_() % 4), random_key(condition_name, shard), tag});
     }
     uint32_t index_local = 0, index_model = 0;
     const auto local = local_.apply(shard, to_local, as_bytes(body), conditions, &index_local);
@@ -427,8 +498,8 @@ class History {
   }
   void compare_get() {
     std::string memory;
-    const KeyView key = random_key(memory);
     const unsigned shard = random_() % 2;
+    const KeyView key = random_key(memory, shard);
     const auto local = local_.content(shard, key), model = model_.content(shard, key);
     ASSERT_EQ(local.has_value(), model.has_value()) << (local ? "" : local.error().detail);
     if (local) {
@@ -443,16 +514,26 @@ class History {
     if (random_() % 2 == 0) after = random_name();
     if (random_() % 4 == 0) after = prefix + after;
     static constexpr std::string_view kDelimiters[] = {"", "/", "/a", "\xff", "a"};
-    compare(random_() % 2,
+    compare(random_() % 3,
             {.table = random_() % 4 == 0 ? Table::kPart : Table::kCurrent,
              .space = 1 + random_() % 2,
              .prefix = prefix,
              .after = after,
              .delimiter = kDelimiters[random_() % std::size(kDelimiters)],
-             .limit = random_() % 3 == 0 ? 1000 : 1 + static_cast<uint32_t>(random_() % 20)});
+             .limit = random_() % 3 == 0 ? 1000 : 1 + static_cast<uint32_t>(random_() % 20),
+             .select = random_() % 2 == 0 ? &select_some : nullptr});
   }
+  static size_t select_some(Bytes meta, uint8_t* out) {
+    const size_t size = std::min<size_t>(meta.size(), 5);
+    if (size != 0) std::memcpy(out, meta.data(), size);
+    return size;
+  }
+  static Result<ScanPage> scan(Driver& driver, unsigned shard, const ScanOptions& options) {
+    return shard < 2 ? driver.scan(shard, options) : driver.core().scan(options);
+  }
+  // Of a shard, or (2) of both together.
   void compare(unsigned shard, const ScanOptions& options) {
-    const auto local = local_.scan(shard, options), model = model_.scan(shard, options);
+    const auto local = scan(local_, shard, options), model = scan(model_, shard, options);
     ASSERT_TRUE(local.has_value() && model.has_value());
     ASSERT_EQ(local->entries.size(), model->entries.size());
     ASSERT_EQ(local->more, model->more);
