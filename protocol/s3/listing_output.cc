@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "auth/digest.h"
+#include "base/check.h"
 #include "base/crc32c.h"
 #include "protocol/s3/body.h"
 #include "protocol/s3/failure.h"
@@ -12,6 +13,8 @@
 namespace basalt::s3 {
 namespace {
 
+// Of ListingWriter's run between key and tag, with the time.
+constexpr size_t kBeforeTagBytes = 20 + Iso8601::kBytes + 27;
 constexpr size_t kTokenHeadBytes = 5;  // kind, CRC-32C of kind and text
 
 uint32_t token_checksum(TokenKind kind, std::string_view text) {
@@ -93,71 +96,99 @@ void ListingWriter::owner(std::string_view element, std::string_view account_id)
   xml_.owner(element, owner_id_, owner_name_);
 }
 
+void ListingWriter::Run::add(std::string_view part) {
+  BASALT_CHECK(part.size() <= kBytesMax - size);
+  std::memcpy(text + size, part.data(), part.size());
+  size += part.size();
+}
+
+void ListingWriter::set_times(int64_t modified_ms) {
+  before_tag_.size = 0;
+  before_tag_.add("</Key><LastModified>");
+  before_tag_.add(times_.text(modified_ms));
+  before_tag_.add("</LastModified><ETag>&quot;");
+  BASALT_CHECK(before_tag_.size == kBeforeTagBytes);
+}
+
+void ListingWriter::set_checksum(const ListedObject& object) {
+  checksum_ = object.checksum;
+  checksum_full_object_ = object.checksum_full_object;
+  after_tag_.size = 0;
+  after_tag_.add("&quot;</ETag>");
+  if (checksum_) {
+    after_tag_.add("<ChecksumAlgorithm>");
+    after_tag_.add(checksum_name(*checksum_));
+    after_tag_.add(checksum_full_object_
+                       ? "</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType>"
+                       : "</ChecksumAlgorithm><ChecksumType>COMPOSITE</ChecksumType>");
+  }
+  after_tag_.add("<Size>");
+}
+
+Status ListingWriter::contents(const storage::ScanPage::Entry& entry, bool with_owner) {
+  BASALT_TRY(object, ListedObject::selected(entry.record.meta));
+  if (before_tag_.size == 0 || !times_.same(object.modified_ms)) set_times(object.modified_ms);
+  if (after_tag_.size == 0 || object.checksum != checksum_ ||
+      object.checksum_full_object != checksum_full_object_) {
+    set_checksum(object);
+  }
+  const std::string_view name = entry.name, tag = entry.record.tag;
+  if (!url_encoded_ && is_plain_xml(name) && is_plain_xml(tag)) [[likely]] {
+    write_contents(name, tag, entry.record.size, object, with_owner);
+    return {};
+  }
+  std::string escaped_name, escaped_tag;
+  append_xml_escaped(url_encoded_ ? url_encode(name, true) : name, escaped_name);
+  append_xml_escaped(tag, escaped_tag);
+  write_contents(escaped_name, escaped_tag, entry.record.size, object, with_owner);
+  return {};
+}
+
 // Elements run together, into room that is there: this is written a thousand times a page, and a
 // call for each tag was a third of the cost of a listing.
-Status ListingWriter::contents(const storage::ScanPage::Entry& entry, bool with_owner) {
-  BASALT_TRY(object, ListedObject::open(entry.record.meta));
+void ListingWriter::write_contents(std::string_view name, std::string_view tag, uint64_t size,
+                                   const ListedObject& object, bool with_owner) {
   std::string& out = xml_.raw();
-  std::string_view name = entry.name;
-  std::string encoded;
-  if (url_encoded_) {
-    encoded = url_encode(name, true);
-    name = encoded;
-  }
-  std::string_view tag = entry.record.tag;
-  std::string escaped_name, escaped_tag;
-  if (!is_plain_xml(name)) [[unlikely]] {
-    append_xml_escaped(name, escaped_name);
-    name = escaped_name;
-  }
-  if (!is_plain_xml(tag)) [[unlikely]] {
-    append_xml_escaped(tag, escaped_tag);
-    tag = escaped_tag;
-  }
-  // All text that is constant, a time, an algorithm's name and a number.
-  constexpr size_t kRestBytesMax = 512;
+  const bool plain_end = !with_owner && object.storage_class.empty();
+  constexpr std::string_view kStandard = "<StorageClass>STANDARD</StorageClass></Contents>";
+  // The runs (as wide as they may be), the other constants and a number.
+  constexpr size_t kRestBytesMax = 2 * Run::kBytesMax + 160;
   const size_t before = out.size();
-  out.resize_and_overwrite(
-      before + kRestBytesMax + name.size() + tag.size(), [&](char* begin, size_t) {
-        char* at = begin + before;
-        const auto put = [&at](std::string_view text) {
-          std::memcpy(at, text.data(), text.size());
-          at += text.size();
-        };
-        put("<Contents><Key>");
-        put(name);
-        put("</Key><LastModified>");
-        std::memcpy(at, times_.text(object.modified_ms).data(), Iso8601::kBytes);
-        at += Iso8601::kBytes;
-        put("</LastModified><ETag>&quot;");
-        put(tag);
-        put("&quot;</ETag>");
-        if (object.checksum) {
-          put("<ChecksumAlgorithm>");
-          put(checksum_name(*object.checksum));
-          put(object.checksum_full_object
-                  ? "</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType>"
-                  : "</ChecksumAlgorithm><ChecksumType>COMPOSITE</ChecksumType>");
-        }
-        put("<Size>");
-        at = std::to_chars(at, at + 20, entry.record.size).ptr;
-        put("</Size>");
-        return static_cast<size_t>(at - begin);
-      });
+  out.resize_and_overwrite(before + kRestBytesMax + name.size() + tag.size(),
+                           [&](char* begin, size_t) {
+                             char* at = begin + before;
+                             const auto put = [&at](std::string_view text) {
+                               std::memcpy(at, text.data(), text.size());
+                               at += text.size();
+                             };
+                             put("<Contents><Key>");
+                             put(name);
+                             // A copy of constant length is no call.
+                             std::memcpy(at, before_tag_.text, kBeforeTagBytes);
+                             at += kBeforeTagBytes;
+                             put(tag);
+                             // What is too much is written over.
+                             std::memcpy(at, after_tag_.text, Run::kBytesMax);
+                             at += after_tag_.size;
+                             at = std::to_chars(at, at + 20, size).ptr;
+                             put("</Size>");
+                             if (plain_end) put(kStandard);
+                             return static_cast<size_t>(at - begin);
+                           });
+  if (plain_end) return;
   if (with_owner) owner("Owner", object.owner);
   if (object.storage_class.empty()) {
-    out += "<StorageClass>STANDARD</StorageClass></Contents>";
+    out += kStandard;
   } else {
     xml_.text("StorageClass", object.storage_class);
     out += "</Contents>";
   }
-  return {};
 }
 
 void ListingWriter::reserve(const storage::ScanPage& page) {
   // What an ordinary entry takes beside its name, and the room that contents() asks for at the
   // last one; one reallocation less copies a page less.
-  constexpr size_t kEntryBytes = 360;
+  constexpr size_t kEntryBytes = 400;
   size_t bytes = 1024;
   for (const auto& entry : page.entries) bytes += kEntryBytes + entry.name.size();
   xml_.raw().reserve(xml_.raw().size() + bytes);
@@ -171,20 +202,16 @@ void ListingWriter::common_prefix(std::string_view prefix) {
 
 Status write_entries(ListingWriter& writer, const storage::ScanPage& page, bool with_owner) {
   writer.reserve(page);
-  // The entries lie in the memory of as many shards, which the processor does not guess.
-  constexpr size_t kAhead = 4;
-  for (size_t i = 0; i < page.entries.size(); ++i) {
-    if (i + kAhead < page.entries.size()) {
-      const storage::ScanPage::Entry& later = page.entries[i + kAhead];
-      __builtin_prefetch(later.name.data());
-      __builtin_prefetch(later.record.tag.data());
-      __builtin_prefetch(later.record.meta.data());
-      __builtin_prefetch(later.record.meta.data() + 64);
+  bool prefixes = false;
+  for (const storage::ScanPage::Entry& entry : page.entries) {
+    if (entry.common_prefix) {
+      prefixes = true;
+    } else {
+      BASALT_CHECK_OK(writer.contents(entry, with_owner));
     }
-    const storage::ScanPage::Entry& entry = page.entries[i];
-    if (!entry.common_prefix) BASALT_CHECK_OK(writer.contents(entry, with_owner));
   }
-  for (const auto& entry : page.entries) {
+  if (!prefixes) return {};
+  for (const storage::ScanPage::Entry& entry : page.entries) {
     if (entry.common_prefix) writer.common_prefix(entry.name);
   }
   return {};

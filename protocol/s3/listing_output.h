@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "protocol/s3/error.h"
+#include "protocol/s3/object_meta.h"
 #include "protocol/s3/op.h"
 #include "protocol/s3/xml.h"
 #include "storage/meta_shard.h"
@@ -44,7 +45,8 @@ class ListingWriter {
 
   // A key, prefix, marker or delimiter, percent-encoded if the client asked for it.
   void name(std::string_view element, std::string_view value);
-  // <Contents> of one object. kCorrupt if its metadata cannot be read.
+  // <Contents> of one object, of a scan with ListedObject::select. kCorrupt if its metadata cannot
+  // be read.
   Status contents(const storage::ScanPage::Entry& entry, bool with_owner);
   // An empty id means the owner of the bucket.
   void owner(std::string_view element, std::string_view account_id);
@@ -56,7 +58,24 @@ class ListingWriter {
   const Op& op_;
   XmlWriter& xml_;
   const bool url_encoded_;
+  // Runs of an entry that are nearly always those of the entry before: between key and tag, and
+  // between tag and size.
+  struct Run {
+    static constexpr size_t kBytesMax = 192;
+    char text[kBytesMax] = {};
+    size_t size = 0;
+    void add(std::string_view part);
+  };
+  void set_times(int64_t modified_ms);
+  void set_checksum(const ListedObject& object);
+  // Name and tag as they go into the text.
+  void write_contents(std::string_view name, std::string_view tag, uint64_t size,
+                      const ListedObject& object, bool with_owner);
+
   Iso8601 times_;
+  Run before_tag_, after_tag_;
+  std::optional<auth::Algorithm> checksum_;
+  bool checksum_full_object_ = false;
   std::string owner_id_;  // of owner_name_: nearly always the same for a whole page
   std::string owner_name_;
 };

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/flat_view.h"
+#include "storage/meta_shard.h"
 #include "storage/pool_allocator.h"
 
 namespace basalt::s3 {
@@ -14,6 +15,15 @@ using PairsOffset = flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<
 
 constexpr size_t kInitialBytes = 1024;
 constexpr uint8_t kNoAlgorithm = 255;
+
+// What a page of a scan keeps of an object: this, the owner, the storage class. Never stored.
+struct Selected {
+  int64_t modified_ms = 0;
+  uint8_t checksum = kNoAlgorithm;
+  bool full_object = false;
+  uint16_t owner_bytes = 0;
+  uint16_t class_bytes = 0;
+};
 
 flatbuffers::Offset<flatbuffers::String> optional_text(Builder& builder, std::string_view text) {
   return text.empty() ? 0 : builder.CreateString(text.data(), text.size());
@@ -77,9 +87,11 @@ std::vector<NameValue> carried_pairs(
 
 }  // namespace
 
-Result<ListedObject> ListedObject::open(Bytes meta) {
+namespace {
+
+// False: the fields are damaged.
+[[gnu::always_inline]] inline bool read_listed(Bytes meta, ListedObject& listed) {
   FlatView object(meta);
-  ListedObject listed;
   listed.modified_ms = object.scalar<int64_t>(fb::Object::VT_MODIFIED_MS);
   listed.owner = as_text(object.bytes(fb::Object::VT_OWNER));
   listed.storage_class = as_text(object.bytes(fb::Object::VT_STORAGE_CLASS));
@@ -90,9 +102,51 @@ Result<ListedObject> ListedObject::open(Bytes meta) {
       listed.checksum = static_cast<auth::Algorithm>(algorithm);
     listed.checksum_full_object = checksum.scalar<uint8_t>(fb::Checksum::VT_FULL_OBJECT) != 0;
   }
-  if (!object.good() || !checksum.good()) {
-    return fail(Code::kCorrupt, "object metadata is malformed");
+  return object.good() && checksum.good();
+}
+
+}  // namespace
+
+Result<ListedObject> ListedObject::open(Bytes meta) {
+  ListedObject listed;
+  if (!read_listed(meta, listed)) return fail(Code::kCorrupt, "object metadata is malformed");
+  return listed;
+}
+
+size_t ListedObject::select(Bytes meta, uint8_t* out) {
+  ListedObject listed;
+  if (!read_listed(meta, listed)) return 0;
+  // Both are short: an account's id, and the name of a class.
+  if (sizeof(Selected) + listed.owner.size() + listed.storage_class.size() >
+      storage::kSelectedBytesMax) {
+    return 0;
   }
+  Selected head;
+  head.modified_ms = listed.modified_ms;
+  if (listed.checksum) head.checksum = static_cast<uint8_t>(*listed.checksum);
+  head.full_object = listed.checksum_full_object;
+  head.owner_bytes = static_cast<uint16_t>(listed.owner.size());
+  head.class_bytes = static_cast<uint16_t>(listed.storage_class.size());
+  std::memcpy(out, &head, sizeof head);
+  uint8_t* at = out + sizeof head;
+  for (const std::string_view text : {listed.owner, listed.storage_class}) {
+    if (!text.empty()) std::memcpy(at, text.data(), text.size());
+    at += text.size();
+  }
+  return static_cast<size_t>(at - out);
+}
+
+Result<ListedObject> ListedObject::selected(Bytes kept) {
+  Selected head;
+  if (kept.size() < sizeof head) return fail(Code::kCorrupt, "object metadata is malformed");
+  std::memcpy(&head, kept.data(), sizeof head);
+  const std::string_view texts = as_text(kept.subspan(sizeof head));
+  ListedObject listed;
+  listed.modified_ms = head.modified_ms;
+  if (head.checksum != kNoAlgorithm) listed.checksum = static_cast<auth::Algorithm>(head.checksum);
+  listed.checksum_full_object = head.full_object;
+  listed.owner = texts.substr(0, head.owner_bytes);
+  listed.storage_class = texts.substr(head.owner_bytes, head.class_bytes);
   return listed;
 }
 

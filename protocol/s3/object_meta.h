@@ -81,8 +81,12 @@ struct ListedObject {
   std::optional<auth::Algorithm> checksum;
   bool checksum_full_object = false;
 
-  // kCorrupt if the fields are damaged. The views point into `meta`.
+  // From an Object's metadata. kCorrupt if the fields are damaged. The views point into `meta`.
   static Result<ListedObject> open(Bytes meta);
+  // What pages of a scan keep of it (storage::SelectMeta): nothing if open() would fail.
+  static size_t select(Bytes meta, uint8_t* out);
+  // From what select() kept. kCorrupt if that is nothing.
+  static Result<ListedObject> selected(Bytes kept);
 };
 
 inline std::string_view text_of(const flatbuffers::String* text) {

@@ -155,27 +155,27 @@ void put_two_digits(unsigned value, char* out) {
 // Sixteen bytes at a time, because every name and tag of a listing is asked.
 bool is_plain_xml(std::string_view text) {
   using Block = uint8_t __attribute__((vector_size(16)));
-  const char* at = text.data();
-  size_t left = text.size();
+  using SignedBlock = int8_t __attribute__((vector_size(16)));
+  // Two comparisons find four of the five: & and ' differ in one bit, and so do < and >. One with
+  // sign finds control characters and what is not ASCII.
+  static_assert(('&' | 1) == '\'' && ('<' | 2) == '>');
   Block odd{};
-  const auto look = [&odd](const Block& c) {
-    odd |= Block(c - 0x20 >= 0x7F - 0x20) | Block(c == '&') | Block(c == '<') | Block(c == '>') |
-           Block(c == '"') | Block(c == '\'');
-  };
-  for (; left >= sizeof(Block); at += sizeof(Block), left -= sizeof(Block)) {
+  const auto look = [&odd](const char* at) {
     Block c;
     std::memcpy(&c, at, sizeof c);
-    look(c);
-  }
-  if (left != 0) {
-    Block c;
-    if (text.size() >= sizeof c) {
-      std::memcpy(&c, text.data() + text.size() - sizeof c, sizeof c);
-    } else {
-      std::memset(&c, 'a', sizeof c);
-      std::memcpy(&c, at, left);
-    }
-    look(c);
+    odd |= Block(SignedBlock(c) < 0x20) | Block(c == 0x7F) | Block(c == '"') |
+           Block((c | 1) == '\'') | Block((c | 2) == '>');
+  };
+  const char* at = text.data();
+  if (text.size() < sizeof(Block)) {
+    char few[sizeof(Block)];
+    std::memset(few, 'a', sizeof few);
+    if (!text.empty()) std::memcpy(few, at, text.size());
+    look(few);
+  } else {
+    const char* const last = at + text.size() - sizeof(Block);
+    for (; at < last; at += sizeof(Block)) look(at);
+    look(last);
   }
   uint64_t halves[2];
   std::memcpy(halves, &odd, sizeof halves);

@@ -2,6 +2,7 @@
 // entities beyond the five, depth 16, kXmlBodyBytesMax).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <pugixml.hpp>
@@ -62,6 +63,8 @@ void append_iso8601(int64_t wall_ms, std::string& out);
 class Iso8601 {
  public:
   std::string_view text(int64_t wall_ms);  // kBytes bytes; valid until the next call
+  // Whether text() would be what the last call gave.
+  bool same(int64_t wall_ms) const { return std::max<int64_t>(wall_ms, 0) / 1000 == second_; }
   static constexpr size_t kBytes = 24;
 
  private:

@@ -2,6 +2,7 @@
 
 #include "protocol/s3/failure.h"
 #include "protocol/s3/listing_output.h"
+#include "protocol/s3/object_meta.h"
 #include "protocol/s3/ops/handlers.h"
 
 namespace basalt::s3 {
@@ -21,7 +22,8 @@ Task<S3Result<Reply>> list_objects(Op& op) {
                                                            .prefix = prefix,
                                                            .after = marker,
                                                            .delimiter = delimiter,
-                                                           .limit = max_keys});
+                                                           .limit = max_keys,
+                                                           .select = &ListedObject::select});
     if (!scanned) co_return std::unexpected(std::move(scanned.error()));
     page = std::move(*scanned);
   }

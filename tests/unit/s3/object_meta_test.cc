@@ -6,6 +6,8 @@
 #include <cstring>
 #include <vector>
 
+#include "storage/meta_shard.h"
+
 namespace basalt::s3 {
 namespace {
 
@@ -75,6 +77,31 @@ TEST(ObjectMetaTest, ListingsReadTheFieldsTheyShow) {
   EXPECT_FALSE(ListedObject::open({}).has_value());
   for (size_t size = 0; size < 8; ++size)
     EXPECT_FALSE(ListedObject::open(meta.first(size)).has_value());
+}
+
+TEST(ObjectMetaTest, ListingsSelectTheFieldsTheyShow) {
+  ObjectFields full_object = sample();
+  full_object.checksum->full_object = true;
+  uint8_t kept[storage::kSelectedBytesMax];
+  for (const ObjectFields& fields : {sample(), full_object, ObjectFields{.modified_ms = 5}}) {
+    const EncodedMeta encoded = encode_object(fields);
+    const size_t size = ListedObject::select(encoded.bytes(), kept);
+    const auto listed = ListedObject::selected(Bytes(kept, size));
+    ASSERT_TRUE(listed.has_value());
+    EXPECT_EQ(listed->modified_ms, fields.modified_ms);
+    EXPECT_EQ(listed->owner, fields.owner);
+    EXPECT_EQ(listed->storage_class, fields.storage_class);
+    EXPECT_EQ(listed->checksum.has_value(), fields.checksum.has_value());
+    if (fields.checksum) {
+      EXPECT_EQ(listed->checksum, fields.checksum->algorithm);
+      EXPECT_EQ(listed->checksum_full_object, fields.checksum->full_object);
+    }
+  }
+  EXPECT_EQ(ListedObject::select({}, kept), 0u);
+  EXPECT_FALSE(ListedObject::selected({}).has_value());
+  const EncodedMeta too_long =
+      encode_object({.owner = std::string(storage::kSelectedBytesMax, 'o')});
+  EXPECT_EQ(ListedObject::select(too_long.bytes(), kept), 0u);
 }
 
 TEST(ObjectMetaTest, LargeMetadataIsNotBorrowedUnaligned) {
