@@ -200,6 +200,9 @@ class LocalDriver final : public Driver {
       stopped.fn = [](Completion& completion) { static_cast<Stopped&>(completion).done = true; };
       core_->stop(stopped);
       EXPECT_TRUE(spin([&] { return stopped.done; }));
+    } else {
+      // A core does not go while it moves something.
+      EXPECT_TRUE(spin([&] { return local().relocations_outstanding() == 0; }));
     }
     unrecorded_.clear();
     core_.reset();
