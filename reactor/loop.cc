@@ -238,9 +238,9 @@ void Loop::run() {
       return impl_->prepare_sleep() && run_queue_.empty() && impl_->deferred.empty();
     };
     bool sleep = quiet && ready_to_sleep();
-    if (quiet && !sleep) {
-      // prepare_sleep() may find last work of its own: a hash station empties its lanes there. That
-      // is gone on with, once, before the sockets are asked again.
+    if (quiet && !sleep && !run_queue_.empty()) {
+      // prepare_sleep() may do last work of its own: a hash station empties its lanes there. What
+      // waited for that goes on, once, before the sockets are asked again.
       impl_->woke();
       quiet = run_until_quiet();
       sleep = quiet && ready_to_sleep();
