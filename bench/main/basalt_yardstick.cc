@@ -37,10 +37,18 @@ int main(int argc, char** argv) {
     command->add_option("--records", options.records)->capture_default_str();
     command->add_option("--prefix", options.prefix, "of the names");
   }
+  CLI::App* upload = add("upload-floor", "a server that does only what a large PUT must cost");
+  upload->add_flag("--md5", options.md5, "of every body");
+  upload->add_flag("--sha256", options.sha256, "as well, with --md5");
+  upload->add_flag("--write", options.write, "O_DIRECT and one fdatasync a body");
+  upload->add_option("--step", options.step, "bytes hashed at a time")->capture_default_str();
+  upload->add_option("--low-water", options.low_water, "SO_RCVLOWAT of a body, 0: none")
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (sync->parsed()) return write_sync(options);
   if (floor->parsed()) return put_floor(options);
   if (put->parsed()) return engine_put(options);
+  if (upload->parsed()) return upload_floor(options);
   if (scan->parsed()) return lmdb_scan(options);
   return lmdb_seek(options);
 }

@@ -180,6 +180,31 @@ class PutFloor:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
+class UploadFloor:
+    """basalt-yardstick upload-floor: a server that does only what a large PUT must cost on this machine. `parts` of it: md5, sha256, write;
+    receiving is always one."""
+    credentials = Nginx.credentials
+
+    def __init__(self, settings, *parts):
+        self.dir = fresh_dir("floor")
+        command = [binary("basalt-yardstick"), "upload-floor", "--dir", str(self.dir), *(f"--{part}" for part in parts)]
+        self.process = subprocess.Popen(pinned(settings.server_cpu, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        said = self.process.stdout.readline()
+        if not said:
+            raise RuntimeError(f"upload-floor ended with {self.process.wait()}")
+        self.endpoint = f"http://127.0.0.1:{json.loads(said)['port']}"
+        self.pid = self.process.pid
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        self.process.terminate()
+        self.process.wait()
+        self.process.stdout.close()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
 def load(settings, server, **options):
     """One run of the load generator, short figures. Options are basalt-bench's, - as _. On a machine so busy that nothing is answered
     within the time, again with more of it."""

@@ -6,7 +6,7 @@ import time
 
 from core import GIB, MIB, Check, Row, cpu_seconds, fresh_dir, interleave, median, memory_of, ratio, rounded
 from reading import busy_note, cpu, size_name
-from servers import PutFloor, fio, load, put_objects, yardstick
+from servers import PutFloor, UploadFloor, fio, load, put_objects, yardstick
 
 
 def put_small(context):
@@ -76,28 +76,63 @@ def large_checks(results, signed):
     return [by_disk if by_disk.met else by_cpu], note
 
 
+def floor_load(settings, floor, size, connections, duration=None):
+    """The load that Basalt gets, signatures left out of account: the floor looks at none."""
+    return load(settings, floor, op="put", size=size, keys=64, connections=connections, signing="unsigned-payload", prepare="never",
+                duration=duration or f"{settings.seconds}s")
+
+
+def floor_note(settings, results, size, signed, connections, duration=None):
+    """What of the floor's figure is what, and how far Basalt is from it. `connections`: of the contenders "floor" and "basalt" (and "floor_16" ...)."""
+    notes = []
+    parts = {"receiving": (), "receiving and digests": ("md5", "sha256") if signed else ("md5",), "receiving and writing": ("write",)}
+    for suffix, count in connections.items():
+        ours, floor = results["basalt" + suffix], results["floor" + suffix]
+        alone = []
+        for name, flags in parts.items():
+            with UploadFloor(settings, *flags) as server:
+                alone.append(f"{name} {floor_load(settings, server, size, count, duration)['cpu_s_per_gb']:.2f} s")
+        notes.append(f"{count} connections: the floor {median(floor, 'cpu_s_per_gb'):.2f} s a GB ({', '.join(alone)}), Basalt "
+                     f"{statistics.median(a['cpu_s_per_gb'] / b['cpu_s_per_gb'] for a, b in zip(ours, floor)):.2f}x of it")
+    return "; ".join(notes)
+
+
+class CollectionWatch:
+    """What garbage collection did meanwhile: on a disk that is nearly full it works beside the uploads, and is part of their figure."""
+
+    def __init__(self, basalt):
+        self.basalt, self.before = basalt, basalt.metric("basalt_gc_bytes_moved_total")
+
+    def note(self):
+        moved = self.basalt.metric("basalt_gc_bytes_moved_total") - self.before
+        return f"; garbage collection moved {moved / MIB:.0f} MiB meanwhile: the disk is nearly full" if moved else ""
+
+
 def put_large(context, size, signed, name):
     s = context.settings
     basalt = context.basalt
     folder = fresh_dir("fio")
     signing = "header" if signed else "unsigned-payload"
     keys = max(4, 256 * MIB // size)
+    duration = f"{max(2.0, 2 * s.seconds) if size > MIB else s.seconds}s"
+    connections = {"": 4, "_16": 16} if size == MIB else {"": 4}
 
-    def ours(connections):
-        return load(s, basalt, op="put", size=size, keys=keys, connections=connections,
-                    signing=signing, prefix=f"put-{size}/",
-                    duration=f"{max(2.0, 2 * s.seconds) if size > MIB else s.seconds}s")
+    def ours(count):
+        return load(s, basalt, op="put", size=size, keys=keys, connections=count,
+                    signing=signing, prefix=f"put-{size}/", duration=duration)
 
-    contenders = {"basalt": lambda: ours(4),
-                  "disk": lambda: fio(s, folder, rw="write", bs=MIB, iodepth=4, size=512 * MIB, end_fsync=1)}
-    if size == MIB:
-        contenders["basalt_16"] = lambda: ours(16)
-    results = interleave(s.rounds, contenders)
+    collection = CollectionWatch(basalt)
+    contenders = {"disk": lambda: fio(s, folder, rw="write", bs=MIB, iodepth=4, size=512 * MIB, end_fsync=1)}
+    with UploadFloor(s, "md5", "write", *(["sha256"] if signed else [])) as floor:
+        for suffix, count in connections.items():
+            contenders["basalt" + suffix] = lambda count=count: ours(count)
+            contenders["floor" + suffix] = lambda count=count: floor_load(s, floor, size, count, duration)
+        results = interleave(s.rounds, contenders)
     shutil.rmtree(folder, ignore_errors=True)
     checks, note = large_checks(results, signed)
-    connections = "4 and 16" if "basalt_16" in results else "4"
-    return Row(name, f"PUT {size_name(size)}, {'signed' if signed else 'unsigned'} payload, {connections} connections",
-               "fio io_uring O_DIRECT sequential write", checks, note, rounds=rounded(results))
+    note += collection.note() + "; " + floor_note(s, results, size, signed, connections, duration)
+    return Row(name, f"PUT {size_name(size)}, {'signed' if signed else 'unsigned'} payload, {' and '.join(str(c) for c in connections.values())} connections",
+               "fio io_uring O_DIRECT sequential write; the floor of the job", checks, note, rounds=rounded(results))
 
 
 def put_1m_unsigned(context):
@@ -153,6 +188,7 @@ def multipart(context):
     # Once small, so that the buffers of a server that has worked before are not counted as growth of this object.
     load(s, basalt, size=16 * MIB, count=8, **options)
     growth = []
+    collection = CollectionWatch(basalt)
 
     def ours():
         before, begin = cpu_seconds(basalt.pid), time.monotonic()
@@ -163,15 +199,19 @@ def multipart(context):
         sample["cpu_s_per_gb"] = (cpu_seconds(basalt.pid) - before) / total * 1e9
         return sample
 
-    results = interleave(rounds, {
-        "basalt": ours,
-        "disk": lambda: fio(s, folder, rw="write", bs=MIB, iodepth=8, size=GIB, end_fsync=1, runtime=3 * s.seconds),
-    })
+    part = options["part_size"]
+    with UploadFloor(s, "md5", "write") as floor:
+        results = interleave(rounds, {
+            "basalt": ours,
+            "floor": lambda: floor_load(s, floor, part, 8, f"{2 * s.seconds}s"),
+            "disk": lambda: fio(s, folder, rw="write", bs=MIB, iodepth=8, size=GIB, end_fsync=1, runtime=3 * s.seconds),
+        })
     shutil.rmtree(folder, ignore_errors=True)
     checks, note = large_checks(results, False)
+    note += collection.note() + "; PUTs of a part's size, " + floor_note(s, results, part, False, {"": 8}, f"{2 * s.seconds}s")
     checks.append(Check("growth of memory", max(growth), 64, unit="MiB"))
     return Row("multipart", f"multipart of {total // GIB} GiB in parts of 8 MiB, 8 at a time, unsigned payload",
-               "fio io_uring O_DIRECT sequential write", checks, note, rounds=rounded(results))
+               "fio io_uring O_DIRECT sequential write; the floor of the job", checks, note, rounds=rounded(results))
 
 
 def delete(context):

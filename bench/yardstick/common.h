@@ -19,6 +19,10 @@ struct Options {
   uint32_t in_flight = 64;
   uint32_t size = 4096;
   uint32_t port = 0;
+  // upload-floor: which parts of the work are done, in what steps.
+  bool md5 = false, sha256 = false, write = false;
+  uint32_t step = 256 * 1024;  // of hashing; a multiple of 64
+  uint32_t low_water = 0;      // SO_RCVLOWAT of a body; 0: not set
 };
 
 inline uint64_t clock_ns(clockid_t clock) {
@@ -41,6 +45,7 @@ inline double quantile_us(std::vector<uint64_t>& ns, double q) {
 int write_sync(const Options& options);
 int put_floor(const Options& options);  // serves until SIGTERM
 int engine_put(const Options& options);
+int upload_floor(const Options& options);  // until SIGTERM
 int lmdb_scan(const Options& options);
 int lmdb_seek(const Options& options);
 
