@@ -65,6 +65,11 @@ void BlobWriteState::advance(size_t bytes) {
   BASALT_CHECK(current_ && filled_ + bytes <= current_capacity_);
   filled_ += bytes;
   length_ += bytes;
+  // The bytes have just come and are in the processor's caches; a megabyte later they are not. The
+  // seed is the place's, so without one they wait for pump().
+  if (const uint64_t begin = length_ - filled_; placed_ && checked_ >= begin) {
+    add_checksums(current_.bytes().first(filled_).subspan(checked_ - begin));
+  }
   if (filled_ == current_capacity_) {
     queued_.push_back({std::move(current_), filled_, length_});
     pump();
@@ -156,6 +161,18 @@ void BlobWriteState::try_place() {
   pump();
 }
 
+// The next bytes of the blob.
+void BlobWriteState::add_checksums(Bytes data) {
+  while (!data.empty()) {
+    const size_t have = checked_ % kBlobChunkBytes;
+    const size_t count = std::min(kBlobChunkBytes - have, data.size());
+    chunk_crc_ = crc32c(data.first(count), have == 0 ? place_.generation : chunk_crc_);
+    checked_ += count;
+    data = data.subspan(count);
+    if (have + count == kBlobChunkBytes) chunks_.push_back(chunk_crc_);
+  }
+}
+
 // Sends what can be sent: full buffers, then (sealing) the table, then the fdatasync.
 void BlobWriteState::pump() {
   if (error_ || over_ || !ready_to_write_) return;
@@ -163,10 +180,11 @@ void BlobWriteState::pump() {
     Piece piece = std::move(queued_.front());
     queued_.pop_front();
     uint8_t* data = piece.buffer.data();
-    for (size_t at = 0; at < piece.bytes; at += kBlobChunkBytes) {
-      size_t chunk = std::min(kBlobChunkBytes, piece.bytes - at);
-      chunks_.push_back(crc32c(Bytes(data + at, chunk), place_.generation));
-    }
+    // What came before the place was found.
+    const uint64_t begin = piece.end - piece.bytes;
+    if (checked_ < piece.end) add_checksums(Bytes(data, piece.bytes).subspan(checked_ - begin));
+    // The blob's last piece is the only one that may end within a chunk.
+    if (piece.end % kBlobChunkBytes != 0) chunks_.push_back(chunk_crc_);
     // Only the last piece is not made of whole blocks; zeros fill its last one.
     size_t padded = round_up(piece.bytes, kBlockBytes);
     std::memset(data + piece.bytes, 0, padded - piece.bytes);

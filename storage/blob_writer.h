@@ -73,6 +73,7 @@ class BlobWriteState {
   Op& take_op();
   bool known() const { return size_ != kSizeUnknown; }
   void pump();
+  void add_checksums(Bytes data);
   void write(Piece piece, uint64_t offset, size_t bytes);
   void write_table();
   void submit(Op& op);
@@ -111,6 +112,8 @@ class BlobWriteState {
   uint64_t written_ = 0;   // handed to io
   uint64_t table_written_ = 0;
   std::vector<uint32_t> chunks_;
+  uint64_t checked_ = 0;    // bytes whose checksums are in chunks_ ...
+  uint32_t chunk_crc_ = 0;  // ... or in this, the chunk that is not whole yet
   uint32_t root_ = 0;
 
   std::vector<std::unique_ptr<Op>> ops_;
