@@ -50,29 +50,7 @@ BASALT_LANE_INLINE Lanes<16> swap_bytes(Lanes<16> x) {
       44, 51, 50, 49, 48, 55, 54, 53, 52, 59, 58, 57, 56, 63, 62, 61, 60);
 }
 
-// Rows of 8 words become columns; the shuffles are the unpack and lane permutes of AVX2.
-BASALT_LANE_INLINE void transpose(Lanes<8>* r) {
-  Lanes<8> t[8], u[8];
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-    t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-  }
-#pragma clang loop unroll(full)
-  for (int g = 0; g < 8; g += 4) {
-    u[g] = __builtin_shufflevector(t[g], t[g + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-    u[g + 1] = __builtin_shufflevector(t[g], t[g + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-    u[g + 2] = __builtin_shufflevector(t[g + 1], t[g + 3], 0, 1, 8, 9, 4, 5, 12, 13);
-    u[g + 3] = __builtin_shufflevector(t[g + 1], t[g + 3], 2, 3, 10, 11, 6, 7, 14, 15);
-  }
-#pragma clang loop unroll(full)
-  for (int c = 0; c < 4; ++c) {
-    r[c] = __builtin_shufflevector(u[c], u[4 + c], 0, 1, 2, 3, 8, 9, 10, 11);
-    r[4 + c] = __builtin_shufflevector(u[c], u[4 + c], 4, 5, 6, 7, 12, 13, 14, 15);
-  }
-}
-
-// The same with 16 words: two unpack stages, then the 128-bit lanes are transposed 4 by 4.
+// Rows of 16 words become columns: two unpack stages, then the 128-bit lanes are transposed 4 by 4.
 BASALT_LANE_INLINE void transpose(Lanes<16>* r) {
   Lanes<16> t[16], u[16];
 #pragma clang loop unroll(full)
@@ -113,26 +91,55 @@ BASALT_LANE_INLINE void transpose(Lanes<16>* r) {
   }
 }
 
+// 16 bytes of each of 8 lanes become 4 vectors of words. Two lanes are put into one register as
+// they are loaded, which saves the permutation of the register's halves: that is the slowest of the
+// shuffles.
+template <bool kSwap>
+BASALT_LANE_INLINE void load_four_words(const HashLane* lanes, size_t offset, Lanes<8>* words) {
+  typedef uint32_t Half __attribute__((vector_size(16)));
+  Lanes<8> x[4];
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 4; ++i) {
+    const Half low = load_words<Half>(lanes[i].data + offset);
+    const Half high = load_words<Half>(lanes[i + 4].data + offset);
+    x[i] = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+    if constexpr (kSwap) x[i] = swap_bytes(x[i]);
+  }
+  const Lanes<8> t0 = __builtin_shufflevector(x[0], x[1], 0, 8, 1, 9, 4, 12, 5, 13);
+  const Lanes<8> t1 = __builtin_shufflevector(x[0], x[1], 2, 10, 3, 11, 6, 14, 7, 15);
+  const Lanes<8> t2 = __builtin_shufflevector(x[2], x[3], 0, 8, 1, 9, 4, 12, 5, 13);
+  const Lanes<8> t3 = __builtin_shufflevector(x[2], x[3], 2, 10, 3, 11, 6, 14, 7, 15);
+  words[0] = __builtin_shufflevector(t0, t2, 0, 1, 8, 9, 4, 5, 12, 13);
+  words[1] = __builtin_shufflevector(t0, t2, 2, 3, 10, 11, 6, 7, 14, 15);
+  words[2] = __builtin_shufflevector(t1, t3, 0, 1, 8, 9, 4, 5, 12, 13);
+  words[3] = __builtin_shufflevector(t1, t3, 2, 3, 10, 11, 6, 7, 14, 15);
+}
+
 // One block of L lanes as 16 vectors of words, W words a register: words[w] has word w of each
 // lane.
 template <unsigned L, unsigned W, bool kSwap>
 BASALT_LANE_INLINE void load_block(const HashLane* lanes, size_t offset, Lanes<L>* words) {
 #pragma clang loop unroll(full)
   for (unsigned group = 0; group < L / W; ++group) {
+    Lanes<W> rows[16];
+    if constexpr (W == 8) {
 #pragma clang loop unroll(full)
-    for (unsigned part = 0; part < 16 / W; ++part) {
-      Lanes<W> rows[W];
+      for (unsigned i = 0; i < 16; i += 4) {
+        load_four_words<kSwap>(lanes + group * W, offset + 4 * i, rows + i);
+      }
+    } else {
+      static_assert(W == 16);
 #pragma clang loop unroll(full)
       for (unsigned i = 0; i < W; ++i) {
-        rows[i] = load_words<Lanes<W>>(lanes[group * W + i].data + offset + part * W * 4);
+        rows[i] = load_words<Lanes<W>>(lanes[group * W + i].data + offset);
         if constexpr (kSwap) rows[i] = swap_bytes(rows[i]);
       }
       transpose(rows);
+    }
 #pragma clang loop unroll(full)
-      for (unsigned i = 0; i < W; ++i) {
-        __builtin_memcpy(reinterpret_cast<uint8_t*>(&words[part * W + i]) + group * W * 4, &rows[i],
-                         sizeof rows[i]);
-      }
+    for (unsigned i = 0; i < 16; ++i) {
+      __builtin_memcpy(reinterpret_cast<uint8_t*>(&words[i]) + group * W * 4, &rows[i],
+                       sizeof rows[i]);
     }
   }
 }
