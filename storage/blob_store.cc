@@ -9,6 +9,7 @@
 #include "storage/files_local.h"
 #include "storage/lane.h"
 #include "storage/segment_format.h"
+#include "storage/shared_flush.h"
 
 namespace basalt::storage {
 namespace {
@@ -119,6 +120,9 @@ class LocalBlobStore final : public BlobStore, private BlobPlaces, private Space
   // Frees writers that have ended; those with writes in flight are left for the next call.
   void collect() {
     std::erase_if(writers_, [](const auto& writer) { return writer->finished(); });
+    std::erase_if(flushes_, [this](const SegmentFlush& one) {
+      return one.segment != bulk_ && one.flush->idle();
+    });
   }
 
   void space_changed() override {
@@ -176,6 +180,22 @@ class LocalBlobStore final : public BlobStore, private BlobPlaces, private Space
     }
   }
 
+  void flush(Place& place, IoOp& call) override {
+    auto found = std::find_if(flushes_.begin(), flushes_.end(),
+                              [&](const SegmentFlush& one) { return one.segment == place.bulk; });
+    if (found == flushes_.end()) {
+      flushes_.push_back(
+          {place.bulk, std::make_unique<SharedFlush>(place.fd, io_, run_queue_, stats_)});
+      found = flushes_.end() - 1;
+    }
+    found->flush->add(call);
+  }
+
+  struct SegmentFlush {
+    std::shared_ptr<BulkSegment> segment;
+    std::unique_ptr<SharedFlush> flush;
+  };
+
   LocalFiles& files_;
   const unsigned core_;
   Io& io_;
@@ -183,6 +203,8 @@ class LocalBlobStore final : public BlobStore, private BlobPlaces, private Space
   BufferPool& buffers_;
   EngineStats& stats_;
   BlobReader reader_;
+  std::vector<SegmentFlush>
+      flushes_;  // of bulk_, and of earlier ones whose last writers have not ended
   uint64_t own_file_bytes_min_ = 0;
   std::vector<std::unique_ptr<BlobWriteState>> writers_;
   size_t handles_ = 0;

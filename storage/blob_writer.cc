@@ -210,6 +210,12 @@ void BlobWriteState::pump() {
     ++in_flight_;
     return run_queue_.post(op);
   }
+  if (kind_ == BlobKind::kBulk) {
+    op.fn = &BlobWriteState::op_ended;
+    op.state = this;
+    ++in_flight_;
+    return places_.flush(place_, op);
+  }
   stats_.device_flushes.fetch_add(1, std::memory_order_relaxed);
   submit(op);
 }

@@ -33,6 +33,8 @@ class BlobPlaces {
   // Nothing: not ready yet; BlobWriteState::try_place() is called again.
   virtual Result<std::optional<Place>> find_place(BlobKind kind, uint64_t bytes) = 0;
   virtual void give_back(Place& place) = 0;
+  // Makes durable what has been written to the place's segment, in one with others' (SharedFlush).
+  virtual void flush(Place& place, IoOp& call) = 0;
 };
 
 class BlobWriteState {

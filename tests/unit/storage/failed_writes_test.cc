@@ -1,6 +1,8 @@
 // What the simulation found (docs/reliability.md), each as a test of its own: a failed sync is
 // heard by everyone whose bytes it may have lost, what may be needed is kept, and a signal is no
 // failure.
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <deque>
 #include <filesystem>
@@ -8,6 +10,7 @@
 #include "storage/core_engine.h"
 #include "storage/lane.h"
 #include "storage/mutation_builder.h"
+#include "storage/segment_format.h"
 #include "tests/unit/storage/hand_machine.h"
 
 namespace basalt::storage {
@@ -190,6 +193,156 @@ TEST(FailedWrites, ABlobsFlushThatFindsTheDiskFullEndsWriting) {
   Waited<Completion> stopped;
   core->stop(stopped);
   ASSERT_TRUE(turn_until([&] { return stopped.done; }));
+}
+
+// Four bodies in one segment. What has been written when a flush is submitted shares it; what ends
+// later does not. A failed flush fails all it was for.
+class SharedFlushTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    options.platform = &machine.platform;
+    auto opened = Engine::open(options, clock);
+    ASSERT_TRUE(opened) << opened.error().detail;
+    engine = std::move(*opened);
+    core = engine->attach(0, machine.io, machine.run_queue, buffers);
+    for (Body& body : bodies) {
+      auto writer = core->blobs().create(bytes.size());
+      ASSERT_TRUE(writer) << writer.error().detail;
+      body.writer = std::move(*writer);
+      const MutableBytes room = body.writer->room();
+      ASSERT_GE(room.size(), bytes.size());
+      std::memcpy(room.data(), bytes.data(), bytes.size());
+    }
+    turn(50);  // places, and whatever else a new engine writes
+    machine.io.hold = true;
+    for (Body& body : bodies) body.writer->advance(bytes.size());
+    turn(1);
+    ASSERT_EQ(writes().size(), bodies.size());
+  }
+  void TearDown() override {
+    machine.io.hold = false;
+    for (Body& body : bodies) body.writer.reset();
+    Waited<Completion> stopped;
+    core->stop(stopped);
+    EXPECT_TRUE(machine.turn_until([&] { return stopped.done; }, [&] { core->poll(); }));
+    core.reset();
+    machine.run_queue.run();
+    engine.reset();
+  }
+  void turn(int count) {
+    machine.turn_until([&] { return --count < 0; }, [&] { core->poll(); });
+  }
+  std::vector<IoOp*> of_kind(IoOp::Kind kind) {
+    std::vector<IoOp*> found;
+    for (IoOp* op : machine.io.waiting) {
+      if (op->kind == kind) found.push_back(op);
+    }
+    return found;
+  }
+  std::vector<IoOp*> writes() { return of_kind(IoOp::Kind::kWrite); }
+  std::vector<IoOp*> flushes() { return of_kind(IoOp::Kind::kDataSync); }
+  void end(IoOp* op, int error = 0) {
+    const auto at = std::find(machine.io.waiting.begin(), machine.io.waiting.end(), op);
+    ASSERT_NE(at, machine.io.waiting.end());
+    machine.io.end(static_cast<size_t>(at - machine.io.waiting.begin()), error);
+    turn(3);
+  }
+
+  void seal_all() {
+    for (Body& body : bodies) body.writer->seal(body.seal);
+    turn(3);
+    begin = UINT64_MAX;
+    for (IoOp* op : writes()) begin = std::min(begin, op->offset);
+  }
+  // Its data and its table of checksums.
+  void end_writes_of(size_t body) {
+    const uint64_t from = begin + body * stored_bytes(bytes.size());
+    for (IoOp* op : writes()) {
+      if (op->offset >= from && op->offset < from + stored_bytes(bytes.size())) end(op);
+    }
+  }
+
+  struct Body {
+    std::unique_ptr<BlobWriter> writer;
+    Waited<SealBlob> seal;
+  };
+  bool sealed(size_t body) const { return bodies[body].seal.done && bodies[body].seal.result; }
+  TemporaryDirectory directory;
+  HandMachine machine;
+  EngineOptions options = small_options(directory.path());
+  const SystemClock clock;
+  BufferPool buffers;
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<CoreEngine> core;
+  const std::vector<uint8_t> bytes = pattern(200 * 1024, 4);
+  std::array<Body, 4> bodies;
+  uint64_t begin = 0;  // of the first body
+};
+
+TEST_F(SharedFlushTest, SpeaksForWhatWasWrittenWhenItWasSubmitted) {
+  seal_all();
+  end_writes_of(0);
+  ASSERT_EQ(flushes().size(), 1u);
+  end_writes_of(1);
+  ASSERT_EQ(flushes().size(), 2u);
+  const auto both = flushes();
+  end_writes_of(2);
+  end_writes_of(3);
+  EXPECT_EQ(flushes(), both) << "they wait";
+  end(both[0]);
+  EXPECT_TRUE(sealed(0));
+  EXPECT_FALSE(bodies[1].seal.done || bodies[2].seal.done || bodies[3].seal.done);
+  ASSERT_EQ(flushes().size(), 2u) << "one for the two that waited";
+  end(both[1]);
+  EXPECT_TRUE(sealed(1));
+  EXPECT_FALSE(bodies[2].seal.done || bodies[3].seal.done);
+  ASSERT_EQ(flushes().size(), 1u);
+  end(flushes().front());
+  EXPECT_TRUE(sealed(2) && sealed(3));
+  EXPECT_TRUE(flushes().empty());
+}
+
+TEST_F(SharedFlushTest, AFailureIsToldToAllItWasFor) {
+  seal_all();
+  for (size_t body = 0; body < bodies.size(); ++body) end_writes_of(body);
+  ASSERT_EQ(flushes().size(), 2u);
+  end(flushes().front());
+  end(flushes().front());
+  EXPECT_TRUE(sealed(0) && sealed(1));
+  ASSERT_EQ(flushes().size(), 1u);
+  end(flushes().front(), EIO);
+  for (const size_t body : {2, 3}) {
+    ASSERT_TRUE(bodies[body].seal.done);
+    ASSERT_FALSE(bodies[body].seal.result);
+    EXPECT_EQ(bodies[body].seal.result.error().code, Code::kIo);
+  }
+  EXPECT_FALSE(engine->healthy());
+}
+
+// Of a failure the kernel tells a file once: the flushes beside and after it end well, and are not
+// believed.
+TEST_F(SharedFlushTest, WhatIsBesideAndBehindAFailureFailsToo) {
+  seal_all();
+  for (size_t body = 0; body < bodies.size(); ++body) end_writes_of(body);
+  ASSERT_EQ(flushes().size(), 2u);
+  end(flushes().front(), EIO);
+  while (!flushes().empty()) end(flushes().front());
+  for (const Body& body : bodies) {
+    ASSERT_TRUE(body.seal.done);
+    EXPECT_FALSE(body.seal.result);
+  }
+}
+
+// A caller that gives up while it waits for its flush costs the others nothing.
+TEST_F(SharedFlushTest, OneIsDiscarded) {
+  seal_all();
+  for (size_t body = 0; body < bodies.size(); ++body) end_writes_of(body);
+  bodies[2].writer->discard();
+  turn(3);
+  EXPECT_TRUE(bodies[2].seal.done);
+  while (!flushes().empty()) end(flushes().front());
+  EXPECT_TRUE(sealed(0) && sealed(1) && sealed(3));
+  EXPECT_FALSE(bodies[2].seal.result);
 }
 
 // The record of a large body went to the log, and the flush failed: it may be there after a
