@@ -12,7 +12,7 @@ namespace basalt::s3 {
 namespace {
 
 // How far the digests may be behind: so much of a body stays in memory after it was written.
-constexpr uint64_t kHashLagBytesMax = uint64_t{1} << 20;
+constexpr uint64_t kHashLagBytesMax = uint64_t{2} << 20;
 
 // The digests read what the sink's buffers hold, so they let go before the sink does.
 struct Release {
