@@ -2,9 +2,12 @@
 // from any thread.
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <deque>
 
@@ -78,6 +81,30 @@ TEST_P(IoTest, ErrorsAreTheKernels) {
   EXPECT_LT(run(IoOp::Kind::kWriteDataSync, &byte, 1, 0, ends[1]), 0);
   ::close(ends[0]);
   ::close(ends[1]);
+}
+
+// A write that the system cuts off is no reason to flush: the rest is written first, or its error
+// is the answer.
+TEST_P(IoTest, AWriteThatIsCutOffIsNotSynced) {
+  constexpr uint64_t kLimit = 6000;
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit cut = before;
+  cut.rlim_cur = kLimit;
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &cut), 0);
+  auto data = pattern(8192, 6);
+  const int64_t all = run(IoOp::Kind::kWriteDataSync, data.data(), 8192, 0);
+  const int64_t behind = run(IoOp::Kind::kWriteDataSync, data.data(), 4096, 8192);
+  const int64_t within = run(IoOp::Kind::kWriteDataSync, data.data(), 4096, 0);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_EQ(all, -EFBIG);
+  EXPECT_EQ(behind, -EFBIG);
+  EXPECT_EQ(within, 4096);
+  struct stat info{};
+  ASSERT_EQ(::fstat(fd, &info), 0);
+  EXPECT_EQ(info.st_size, static_cast<off_t>(kLimit));
 }
 
 TEST_P(IoTest, AllocatesSpace) {
