@@ -20,13 +20,14 @@ import traceback
 
 from core import ROOT, Row, Settings, binary, build_dir, fresh_dir, remove_folders, run_json, say, set_nice
 from servers import Basalt, Nginx, certificate, settle
+import maintenance
 import others
 import reading
 import report
 import writing
 
 # In this order: reads first, on a server that has little; then what fills disks and caches.
-ALL = {**reading.ROWS, **writing.ROWS, **others.ROWS}
+ALL = {**reading.ROWS, **writing.ROWS, **others.ROWS, **maintenance.ROWS}
 
 
 class Context:
