@@ -41,63 +41,55 @@ TEST(Crc32c, EveryLengthAndPlaceAgreesWithTheDefinition) {
   }
 }
 
+struct NameCursor {
+  std::vector<std::string> names;
+  size_t at = 0;
+  std::string_view name() const { return names[at]; }
+};
+
+// All names, in the order in which the merge shows them.
+std::vector<std::string> merged(std::vector<NameCursor>& cursors, size_t prefix_bytes) {
+  NameMerge<NameCursor> merge(cursors.size(), prefix_bytes);
+  for (NameCursor& cursor : cursors) {
+    if (!cursor.names.empty()) merge.add(cursor);
+  }
+  std::vector<std::string> found;
+  while (!merge.empty()) {
+    NameCursor& first = merge.first();
+    found.emplace_back(first.name());
+    if (++first.at == first.names.size()) {
+      merge.drop();
+    } else {
+      merge.moved();
+    }
+  }
+  return found;
+}
+
 TEST(NameMerge, TheSmallestNameIsFirst) {
-  struct Cursor {
-    std::vector<std::string> names;
-    size_t at = 0;
-    std::string_view name() const { return names[at]; }
-  };
   // Names that end within the eight bytes that are compared first, and that differ behind them.
-  std::vector<Cursor> cursors{
+  std::vector<NameCursor> cursors{
       {{"p/", "p/a", "p/abcdefgh1", "p/b"}},
       {{"p/abcdefgh", "p/abcdefgh2", std::string("p/b\0", 4)}},
       {{"p/aa", "p/abcdefgh0", "p/\xff"}},
       {{}},
   };
-  std::vector<std::string> expected, found;
-  NameMerge<Cursor> merge(cursors.size(), 2);
-  for (Cursor& cursor : cursors) {
+  std::vector<std::string> expected;
+  for (const NameCursor& cursor : cursors)
     expected.insert(expected.end(), cursor.names.begin(), cursor.names.end());
-    if (!cursor.names.empty()) merge.add(cursor);
-  }
   std::sort(expected.begin(), expected.end());
-  while (!merge.empty()) {
-    Cursor& first = merge.first();
-    found.emplace_back(first.name());
-    if (++first.at == first.names.size()) {
-      merge.drop();
-    } else {
-      merge.moved();
-    }
-  }
-  EXPECT_EQ(found, expected);
+  EXPECT_EQ(merged(cursors, 2), expected);
 }
 
 TEST(NameMerge, OfManyCursors) {
-  struct Cursor {
-    std::vector<std::string> names;
-    size_t at = 0;
-    std::string_view name() const { return names[at]; }
-  };
   // Runs of neighbours by one cursor, then another: a cursor goes far at times.
-  std::vector<Cursor> cursors(40);
-  std::vector<std::string> expected, found;
+  std::vector<NameCursor> cursors(40);
+  std::vector<std::string> expected;
   for (unsigned i = 0; i < 4000; ++i) {
     expected.push_back("n" + std::to_string(100'000 + i));
     cursors[i / 3 * 17 % cursors.size()].names.push_back(expected.back());
   }
-  NameMerge<Cursor> merge(cursors.size(), 0);
-  for (Cursor& cursor : cursors) merge.add(cursor);
-  while (!merge.empty()) {
-    Cursor& first = merge.first();
-    found.emplace_back(first.name());
-    if (++first.at == first.names.size()) {
-      merge.drop();
-    } else {
-      merge.moved();
-    }
-  }
-  EXPECT_EQ(found, expected);
+  EXPECT_EQ(merged(cursors, 0), expected);
 }
 
 TEST(BufferPool, AlignsReusesAndRefusesBeyondItsLimit) {
