@@ -199,8 +199,7 @@ class UploadFloor:
         return self
 
     def __exit__(self, kind, value, trace):
-        self.process.terminate()
-        self.process.wait()
+        end_process(self.process)
         self.process.stdout.close()
         shutil.rmtree(self.dir, ignore_errors=True)
 
