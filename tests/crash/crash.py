@@ -174,7 +174,7 @@ def read_log(path):
 
 def choose_states(recording, count, rng):
     """(until, seed, mode), in order of `until`. Half of them lie right at an acknowledgement, where everything is still
-    needed; most where something is left to chance, and a quarter where a flush overtook a write that had come before it."""
+    needed; most where something is left to chance, and a third where a flush overtook a write that had come before it."""
     entries = read_log(recording.log)
     undecided, overtaken, flushed = set(), set(), 0
     in_flight = sorted((arrived, number) for number, (arrived, is_flush) in enumerate(entries) if not is_flush)

@@ -19,6 +19,7 @@ KEPT_PER_WORKER = 3  # of them, seldom written
 WORKERS = 8
 BUCKET = "crash"
 PART_BYTES_MIN = 5 * MIB  # of every part but the last
+DEFAULT_TYPE = "binary/octet-stream"  # of an object whose PUT named none
 
 
 class Slot:
@@ -57,7 +58,7 @@ class Slot:
 
 class Model:
     def __init__(self):
-        self.objects = {}  # "bucket/key" -> Slot of {"md5", "size", "etag", "meta"}
+        self.objects = {}  # "bucket/key" -> Slot of object_state()
         self.buckets = {}  # name -> Slot of True
         self.uploads = {}  # "bucket/key?id" -> {"parts": [[stamp, number, etag]], "begun": stamp, "ended": last stamp before
         #                     its completion was asked for, or None}
@@ -88,8 +89,14 @@ def content(seed, size):
     return random.Random(seed).randbytes(size)
 
 
-def object_state(body, etag, meta=""):
-    return {"md5": hashlib.md5(body).hexdigest(), "size": len(body), "etag": etag, "meta": meta}
+def object_state(body, etag, meta="", tags=(), kind=DEFAULT_TYPE):
+    return {"md5": hashlib.md5(body).hexdigest(), "size": len(body), "etag": etag, "meta": meta, "tags": tag_digest(tags), "type": kind}
+
+
+def tag_digest(tags):
+    """Of (key, value) pairs, in any order; "" for none. Tags are long, and there are thousands of states."""
+    text = "&".join(f"{key}={value}" for key, value in sorted(tags))
+    return hashlib.md5(text.encode()).hexdigest() if text else ""
 
 
 class Broken(Exception):
@@ -214,15 +221,29 @@ class ObjectWorker(Owner):
 
     def put_body(self, path, size):
         body = content(self.rng.getrandbits(48), size)
-        state = object_state(body, hashlib.md5(body).hexdigest())
-        self.write(self.slot(path), path, state, "PUT", path, body=body)
+        described, headers = self.description()
+        state = object_state(body, hashlib.md5(body).hexdigest(), **described)
+        self.write(self.slot(path), path, state, "PUT", path, headers=headers, body=body)
+
+    def description(self):
+        """What goes with a body: (for object_state, header fields). Half of the objects have none of it, one in eight has tags."""
+        if self.rng.random() < 0.5:
+            return {}, {}
+        described = {"meta": self.rng.randbytes(8).hex(), "kind": f"text/{self.rng.randbytes(4).hex()}"}
+        headers = {"x-amz-meta-v": described["meta"], "content-type": described["kind"]}
+        if self.rng.random() < 0.25:
+            described["tags"] = [(f"k{i}", self.rng.randbytes(6).hex()) for i in range(self.rng.randint(1, 3))]
+            headers["x-amz-tagging"] = "&".join(f"{key}={value}" for key, value in described["tags"])
+        return described, headers
 
     def put_record(self):
         path = self.rng.choice(self.keys[KEPT_PER_WORKER:])
         meta = self.rng.randbytes(900).hex()
-        tags = "&".join(f"{i}{'k' * 120}={self.rng.randbytes(125).hex()}" for i in range(10))
-        state = object_state(b"", hashlib.md5(b"").hexdigest(), meta)
-        self.write(self.slot(path), path, state, "PUT", path, headers={"x-amz-meta-v": meta, "x-amz-tagging": tags})
+        tags = [(f"{i}{'k' * 120}", self.rng.randbytes(125).hex()) for i in range(10)]
+        kind = f"application/{self.rng.randbytes(4).hex()}"
+        state = object_state(b"", hashlib.md5(b"").hexdigest(), meta, tags, kind)
+        self.write(self.slot(path), path, state, "PUT", path, headers={
+            "x-amz-meta-v": meta, "content-type": kind, "x-amz-tagging": "&".join(f"{key}={value}" for key, value in tags)})
 
     def delete(self):
         path = self.key()
@@ -250,7 +271,8 @@ class ObjectWorker(Owner):
         sizes = [self.rng.randint(1, 300 * KIB)]
         if self.rng.random() < 0.3:
             sizes.insert(0, PART_BYTES_MIN)
-        upload_id = self.call("POST", path, {"uploads": ""}).all("UploadId")[0]
+        described, headers = self.description()
+        upload_id = self.call("POST", path, {"uploads": ""}, headers).all("UploadId")[0]
         upload = {"begun": self.stamp(), "parts": [], "ended": None}
         with self.model.lock:
             self.model.uploads[f"{path}?{upload_id}"] = upload
@@ -266,7 +288,7 @@ class ObjectWorker(Owner):
             return
         parts = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>\"{etag}\"</ETag></Part>" for _, n, etag in upload["parts"])
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
-        state = object_state(whole, f"{hashlib.md5(digests).hexdigest()}-{len(sizes)}")
+        state = object_state(whole, f"{hashlib.md5(digests).hexdigest()}-{len(sizes)}", **described)
         self.write(self.slot(path), path, state, "POST", path, {"uploadId": upload_id}, body=body)
 
     def copy(self):
@@ -306,14 +328,20 @@ class BucketWorker(Owner):
 
 
 def read_object(s3, path):
-    """The state that a client sees; raises on anything but the object or its absence."""
+    """The state that a client sees, as object_state() has it; raises on anything but the object or its absence."""
     answer = s3.request("GET", path, expect=None)
     if answer.status == 404 and answer.code in ("NoSuchKey", "NoSuchBucket"):
         return None
     if answer.status != 200:
         raise Refused("GET", path, answer)
+    tags = ()
+    if (count := int(answer.headers.get("x-amz-tagging-count", 0))) > 0:
+        listed = s3.request("GET", path, {"tagging": ""})
+        tags = list(zip(listed.all("TagSet/Tag/Key"), listed.all("TagSet/Tag/Value"), strict=True))
+        if len(tags) != count:
+            raise Refused("GET", f"{path}?tagging", listed)
     return {"md5": hashlib.md5(answer.body).hexdigest(), "size": len(answer.body), "etag": answer.etag,
-            "meta": answer.headers.get("x-amz-meta-v", "")}
+            "meta": answer.headers.get("x-amz-meta-v", ""), "tags": tag_digest(tags), "type": answer.headers.get("content-type", "")}
 
 
 def same(seen, state):

@@ -1,5 +1,6 @@
 """basaltd fsck: sound directories are sound, damage of every kind is named, and --yes makes a directory from which the
 server starts and answers everything that was not damaged. Nothing is deleted."""
+import hashlib
 import json
 
 from repair_case import RepairCase
@@ -30,6 +31,41 @@ class FsckTest(RepairCase):
         self.start()
         self.check()
         self.assertIn("does not exist", self.tool("fsck", self.data / "nowhere", status=2)["error"])
+
+    def everything(self):
+        """What each file, link and folder of the data directory is: its mode, and the digest of its bytes."""
+        found = {}
+        for path in sorted(self.data.rglob("*")):
+            info = path.lstat()
+            digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            found[str(path.relative_to(self.data))] = (info.st_mode, info.st_uid, info.st_nlink if path.is_file() else 0, digest)
+        return found
+
+    def test_without_yes_nothing_is_written(self):
+        """Damage of every kind, in the data, the index, the log and the superblock: without --yes not a byte of any file changes."""
+        self.fill()
+        self.wait(lambda: 'basalt_overlay_entries{core="0"} 0' in self.server.metrics()
+                  and 'basalt_overlay_entries{core="1"} 0' in self.server.metrics(), "a checkpoint")
+        for i in range(40):
+            self.s3.put_object(Bucket="repair", Key=f"late/{i}", Body=f"late {i} ".encode() * 300)
+        self.server.kill()
+        self.flip(*self.place_of("small", 100))
+        self.flip(*self.place_of("bulk", 200_000))
+        self.place_of("own")[0].unlink()
+        self.flip(self.data / "superblock", 4096 + 60)
+        path, offset = self.find_bytes(b"late 10 late 10 ", "log")[0]
+        self.flip(path, offset)
+        path, offset = self.find_bytes(self.expected["tiny"][:40], "shard")[0]
+        self.flip(path, offset + 5)
+        (self.data / "blob" / "stray").write_bytes(b"nobody names this")
+        before = self.everything()
+        for options in ((), ("--deep",)):
+            report = self.tool("fsck", self.data, *options, status=1)
+            self.assertLessEqual({"log", "superblock", "missing", "record"}, set(self.kinds(report)))
+            self.assertEqual(report["repairs"], [])
+            self.assertEqual(self.everything(), before, f"fsck {options} without --yes changed something")
+        self.tool("fsck", self.data, "--deep", "--yes", status=None)
+        self.assertNotEqual(self.everything(), before)
 
     def test_data(self):
         self.fill()
