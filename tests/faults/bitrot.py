@@ -6,13 +6,14 @@ damages a copy of it: single flipped bits, 4 KiB blocks of zeros, or blocks that
 in log segments, bulk segments, own files or indexes. Then a server starts on the copy and everything is asked for: each GET and
 HEAD is right or an error; a listing shows right metadata or fails. A server that will not start on a damaged index, or ends, has
 served nothing wrong either; it is counted.
-After that one scrub must name every object that could not be read (--no-scrub leaves that out).
+After that one scrub, also where nothing was lost, must name every object that could not be read: its key, or a page of its index that a look-up of
+its row or of its bucket's row reads, by file and offset (--no-scrub leaves that out).
 Then pages of the indexes are damaged below a running server, a page a round: everything is asked for, overwritten, deleted and listed, and
 a checkpoint is asked for. The server must live, each answer be right or an error, and the scrub find the page.
 Last, a server that has served every object, and would send much of it from the page cache unchecked, has its data files damaged below
 it and the page cache emptied: everything is asked for twice, so that what a refused read brought into the cache is asked for, too.
 
-bitrot.py [--flips N] [--blocks N] [--pages N] [--seed N] [--no-scrub]
+bitrot.py [--flips N] [--blocks N] [--pages N] [--seed N] [--io threads] [--no-scrub]
 """
 import argparse
 import json
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import time
 
+from faults.lmdb_file import IndexFile
 from faults.wire import S3, Broken
 from harness.server import Server, build_dir, fresh_dir
 
@@ -49,6 +51,7 @@ class Rot:
     def __init__(self, args):
         self.rng = random.Random(args.seed)
         self.scrub = not args.no_scrub
+        self.options = ["--io", args.io] if args.io else []
         self.root = fresh_dir("bitrot")
         self.config = self.root / "basalt.toml"
         self.config.write_text(CONFIG)
@@ -56,11 +59,11 @@ class Rot:
         self.base.mkdir()
         self.held = {}
         self.kept = {}
-        self.lost_pages = 0
+        self.lost_pages = self.scrubs = self.by_page = self.findings = 0
         self.served = self.errors = self.ended = self.unstarted = self.found = self.rounds = self.lists = 0
 
     def server(self, data):
-        return Server("bitrot", data=data, args=["--config", str(self.config), "--cores", "2"])
+        return Server("bitrot", data=data, args=["--config", str(self.config), "--cores", "2", *self.options])
 
     def fill(self):
         server = self.server(self.base)
@@ -86,6 +89,7 @@ class Rot:
         server.stop()
         server.start()  # what was written is now in the index, and the next start replays nothing
         server.stop()
+        self.find_pages(self.base)
 
     def keep(self, answer, key, start, size):
         if answer.status != 200:
@@ -162,7 +166,7 @@ class Rot:
         return lost
 
     def scrubbed(self, server, lost):
-        """One scrub; the lost objects that it did not name."""
+        """One scrub; the lost objects that it did not name, and what it said."""
         control = [str(build_dir() / "bin" / "basaltctl"), "--socket", str(server.data / "admin.sock"), "--json", "scrub"]
 
         def run(*words):
@@ -179,11 +183,30 @@ class Rot:
             if time.monotonic() - begin > SCRUB_SECONDS:
                 raise Failed("the scrub does not end")
             time.sleep(0.05)
-        # A damaged index page hides names that nobody can tell any more: then the page is what is named.
-        named = {finding.get("key") for finding in status["findings"]}
-        if any(finding["kind"] in ("index", "totals") for finding in status["findings"]):
-            return set(), text.decode()
-        return lost - named, text.decode()
+        self.scrubs += 1
+        self.findings += len(status["findings"])
+        named = {finding.get("key") for finding in status["findings"] if finding.get("bucket") == BUCKET}
+        # A damaged page of an index hides names that nobody can tell any more: then the page is what is named. Likewise a key that a flipped
+        # bit has changed: its row is named as one that nobody wrote.
+        pages = {(finding["file"], finding["offset"] // BLOCK) for finding in status["findings"]
+                 if finding["kind"] == "index" or (finding["kind"] == "record" and finding.get("key") not in self.held)}
+        hidden = {key for key in lost - named if not pages.isdisjoint(self.pages_of[key])}
+        self.by_page += len(hidden)
+        return lost - named - hidden, text.decode()
+
+    def find_pages(self, data):
+        """Key -> (file, page) of all pages that a look-up of it reads, as its row and its bucket's are in the sound indexes of `data`."""
+        found, common = {}, set()
+        for path in sorted((data / "shard").glob("*/data.mdb")):
+            index, name = IndexFile(path), str(path.relative_to(data))
+            for key, _, pages in index.rows("cur"):
+                found[key[8:].decode()] = {(name, page) for page in pages}
+            for key, _, pages in index.rows("bkt"):
+                if key[8:].decode() == BUCKET:
+                    common |= {(name, page) for page in pages}
+        if missing := set(self.held) - set(found):
+            raise Failed(f"the test does not find the rows of {sorted(missing)[:5]}")
+        self.pages_of = {key: pages | common for key, pages in found.items()}
 
     def round(self, kind, count, block):
         data = self.root / "data"
@@ -200,7 +223,7 @@ class Rot:
             return len(done)
         try:
             lost = self.ask(server)
-            if self.scrub and lost:
+            if self.scrub:
                 unnamed, report = self.scrubbed(server, lost)
                 self.found += len(lost) - len(unnamed)
                 if unnamed:
@@ -227,6 +250,7 @@ class Rot:
         try:
             if self.ask(server):
                 raise Failed("an object is lost before there was any damage")
+            self.find_pages(data)
             path = self.rng.choice(sorted((data / "shard").glob("*/data.mdb")))
             with open(path, "r+b") as file:
                 pages = os.fstat(file.fileno()).st_size // BLOCK
@@ -249,10 +273,11 @@ class Rot:
                         file.write(new)
                         damage = f"{path.relative_to(data)} page {page}: {kind}"
             lost = self.ask(server)
-            unnamed = self.scrubbed(server, lost)[0] if lost else set()
-            if unnamed:
-                raise Failed(f"the scrub did not name {sorted(unnamed)[:5]} of {len(lost)} lost objects")
-            self.found += len(lost)
+            if self.scrub:
+                unnamed, report = self.scrubbed(server, lost)
+                if unnamed:
+                    raise Failed(f"the scrub did not name {sorted(unnamed)[:5]} of {len(lost)} lost objects: {report[:2000]}")
+                self.found += len(lost)
             self.write_over(server)
             self.ask(server)
         except (Broken, Failed) as failure:
@@ -264,6 +289,7 @@ class Rot:
             server.kill()
         self.lost_pages += bool(lost) or held != self.held
         self.rounds += 1
+        self.find_pages(self.base)
 
     def write_over(self, server):
         """Changes half of the objects, and waits for the checkpoint, which the damaged page may make the last one."""
@@ -322,6 +348,7 @@ def main():
     parser.add_argument("--blocks", type=int, default=100)
     parser.add_argument("--pages", type=int, default=40)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--io")
     parser.add_argument("--no-scrub", action="store_true")
     args = parser.parse_args()
     print(f"bitrot: seed {args.seed}", flush=True)
@@ -343,7 +370,8 @@ def main():
         return 1
     shutil.rmtree(rot.root, ignore_errors=True)
     print(f"bitrot: {rot.rounds} rounds, {rot.served} GETs right, {rot.errors} refused, {rot.lists} listings, 0 "
-          f"wrong; {rot.unstarted} starts refused, {rot.ended} ended; {rot.found} lost objects found by the scrub; "
+          f"wrong; {rot.unstarted} starts refused, {rot.ended} ended; {rot.scrubs} scrubs with {rot.findings} findings "
+          f"named all {rot.found} lost objects, {rot.by_page} of them by a page of the index; "
           f"{args.pages} index pages damaged below a server, {rot.lost_pages} of them felt")
     return 0
 

@@ -1,18 +1,18 @@
 #!/usr/bin/python3
-"""Costs stay bounded: figures, not a test.
+"""Costs stay bounded: figures, and two of them are judged.
 
-  index   the index after many random updates with listings running: file size against used pages, reader lag, overlay, buffers
+  index   the index after many random updates with listings running: file size against the bytes of its rows and against used pages, reader lag,
+          overlay, buffers. Fails when the file is larger than INDEX_FILE_TO_USED_MAX times its used pages
   gc      what garbage collection writes for each byte that a client overwrites, with the disk 50, 70, 80 and 90 % full of live data, and
           how long clients wait (root: loop image)
-  stall   how long the turns of the loops take (basalt_loop_turn_seconds), idle and while writes, checkpoints, garbage collection, cold reads
-          and listings run
+  stall   how long the turns of the loops take (basalt_loop_turn_seconds), idle and while writes, checkpoints, garbage collection, cold reads,
+          cold look-ups in the index (cold.py) and listings run. Fails, with --within-ms, when the 99th percentile under this load is above it
 
-bounds.py index|gc|stall [--updates N] [--keys N] [--mib SIZE] [--full PERCENT ...] [--seconds N]
+bounds.py index|gc|stall [--updates N] [--keys N] [--mib SIZE] [--full PERCENT ...] [--seconds N] [--within-ms MS]
 """
 import argparse
 import contextlib
 import multiprocessing
-import os
 import queue
 import random
 import re
@@ -20,13 +20,17 @@ import sys
 import threading
 import time
 
+from faults import cold
 from faults.enospc import Disk
-from faults.wire import S3, Broken
+from faults.lmdb_file import IndexFile
+from faults.wire import S3
 from harness.server import Server, fresh_dir
 
 BUCKET = "bounds"
 MIB = 1 << 20
 WRITERS = 8
+INDEX_FILE_TO_USED_MAX = 2.0
+COLD_SECONDS = 0.5  # how often everything is made cold
 PATTERN = random.Random(5).randbytes(4 * MIB)
 
 
@@ -105,14 +109,18 @@ def turn_quantile(before, after, share):
     return next(bound for bound in sorted(counts) if counts[bound] >= total * share) * 1e3
 
 
-def make_server(root, text, data=None):
+def make_server(root, text, data=None, launcher=()):
     config = root / "basalt.toml"
     config.write_text("[storage]\n" + text)
-    server = Server("bounds", data=data or root / "data", args=["--config", str(config)])
+    server = Server("bounds", data=data or root / "data", args=["--config", str(config)], launcher=launcher)
     server.data.mkdir(exist_ok=True)
     server.start()
     S3.of(server).create_bucket(BUCKET)
     return server
+
+
+def index_files(server):
+    return sorted((server.data / "shard").glob("*/data.mdb"))
 
 
 def index(args):
@@ -131,9 +139,14 @@ def index(args):
     file, used = metric(server, "basalt_index_file_bytes"), metric(server, "basalt_index_used_bytes")
     checkpoints = metric(server, "basalt_checkpoints_total")
     server.stop()
+    live = sum(IndexFile(path).live_bytes() for path in index_files(server))
     print(f"bounds index: {taken} updates of {args.keys} keys in {took:.0f} s with listings, {checkpoints:.0f} checkpoints: file "
-          f"{file / MIB:.1f} MiB, used {used / MIB:.1f} MiB: {file / used:.2f}x; highest: " +
+          f"{file / MIB:.1f} MiB, keys and values {live / MIB:.1f} MiB: {file / live:.2f}x; used pages {used / MIB:.1f} MiB: {file / used:.2f}x; highest: " +
           ", ".join(f"{name[7:]} {value:.0f}" for name, value in highest.items()))
+    if file > INDEX_FILE_TO_USED_MAX * used:
+        print(f"bounds index: FAILED: the file is {file / used:.2f} times its used pages, more than {INDEX_FILE_TO_USED_MAX:g}")
+        return 1
+    return 0
 
 
 def gc(args):
@@ -168,12 +181,14 @@ def gc(args):
             if server.process is not None:
                 server.kill()
             disk.close()
+    return 0
 
 
 def stall(args):
     root = fresh_dir("bounds")
+    maps = cold.ColdMaps(root / "maps")
     server = make_server(root, "checkpoint_interval_ms = 500\ngc_sealed_age_ms = 500\ngc_interval_ms = 500\n"
-                         "log_segment_bytes = 8388608\n")
+                         "log_segment_bytes = 8388608\n", launcher=maps.launcher)
     write_all(server, args.keys, args.keys, 2000)
     large = [f"large/{number}" for number in range(16)]
     for name in large:
@@ -184,25 +199,34 @@ def stall(args):
         checkpoints, moved = metric(server, "basalt_checkpoints_total"), metric(server, "basalt_gc_records_moved_total")
         work()
         after = turns(server)
+        p99 = turn_quantile(before, after, 0.99)
         total = after[float("inf")] - before[float("inf")]
-        print(f"bounds stall: {what}: {total:.0f} turns, p50 {turn_quantile(before, after, 0.5):.3g} ms, p99 {turn_quantile(before, after, 0.99):.3g} ms, "
+        print(f"bounds stall: {what}: {total:.0f} turns, p50 {turn_quantile(before, after, 0.5):.3g} ms, p99 {p99:.3g} ms, "
               f"p99.9 {turn_quantile(before, after, 0.999):.3g} ms, highest {turn_quantile(before, after, 1):.3g} ms (upper bounds of buckets); "
               f"{metric(server, 'basalt_checkpoints_total') - checkpoints:.0f} checkpoints, "
               f"{metric(server, 'basalt_gc_records_moved_total') - moved:.0f} records moved", flush=True)
+        return p99
 
     measure("idle", lambda: time.sleep(args.seconds))
 
+    pid, indexes = server.process.pid, index_files(server)
+    warm, still = [], []  # of the indexes in the page cache, before and after each time they were made cold
+
+    def make_cold():
+        warm.append(cold.cached_bytes(indexes))
+        maps.unmap()
+        for file in server.data.rglob("*"):
+            if file.is_file():
+                cold.drop(file)
+        still.append(cold.cached_bytes(indexes))
+
     def mixed():
-        rng, n = random.Random(3), [0]
+        rng, latest = random.Random(3), [time.monotonic()]
 
         def beside(s3):
-            n[0] += 1
-            if n[0] % 50 == 0:
-                # Everything is cold again.
-                for file in server.data.rglob("*"):
-                    if file.is_file():
-                        with open(file, "rb") as handle:
-                            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if time.monotonic() - latest[0] > COLD_SECONDS:
+                make_cold()
+                latest[0] = time.monotonic()
             s3.list(BUCKET)
             s3.get(BUCKET, rng.choice(large))
             for _ in range(20):
@@ -210,8 +234,19 @@ def stall(args):
 
         write_all(server, float(args.seconds), args.keys, 2000, beside)
 
-    measure("eight writers, checkpoints, garbage collection, cold reads, listings", mixed)
+    faults = cold.major_faults(pid)
+    p99 = measure("eight writers, checkpoints, garbage collection, cold reads, cold look-ups, listings", mixed)
+    faults = cold.major_faults(pid) - faults
     server.stop()
+    if maps.why_not is not None:
+        print(f"bounds stall: !!! LOOK-UPS IN THE INDEX WERE NOT COLD: {maps.why_not}")
+    in_cache = "" if None in warm + still or not warm else (f"of the indexes {sum(warm) / len(warm) / MIB:.1f} MiB were in memory before and "
+                                                            f"{sum(still) / len(still) / MIB:.1f} MiB after, on average; ")
+    print(f"bounds stall: made cold {len(warm)} times; {in_cache}{faults} major faults of the server (pages of an index that had to be read)")
+    if args.within_ms is not None and p99 > args.within_ms:
+        print(f"bounds stall: FAILED: the 99th percentile of a turn under load is up to {p99:.3g} ms, more than {args.within_ms:g} ms")
+        return 1
+    return 0
 
 
 def main():
@@ -222,9 +257,9 @@ def main():
     parser.add_argument("--mib", type=int, default=2048, help="size of the disk: what is kept free of a small one is more than a tenth")
     parser.add_argument("--full", type=int, nargs="+", default=(50, 70, 80, 90), help="per cent of it that are live data")
     parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--within-ms", type=float, metavar="MS", help="stall: judge the 99th percentile under load")
     args = parser.parse_args()
-    {"index": index, "gc": gc, "stall": stall}[args.what](args)
-    return 0
+    return {"index": index, "gc": gc, "stall": stall}[args.what](args)
 
 
 if __name__ == "__main__":

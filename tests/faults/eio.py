@@ -8,8 +8,9 @@ wholly there or wholly not, and after a restart without faults nothing acknowled
 file stops all writes, /-/healthy turns to 503, and reads go on. A failed read of a mapped index page ends the process (SIGBUS has
 no other honest answer), and the restart recovers. The same again for the calls of a start.
 
-eio.py [--kinds read,write,fsync] [--stride N] [--offset N] [--seed N] [--io threads]
-With --stride 1 (the full run) every n, else every N-th beginning with a random one.
+eio.py [--kinds read,write,fsync] [--stride N] [--offset N] [--seed N] [--io threads] [--health-within SECONDS]
+With --stride 1 (the full run) every n, else every N-th beginning with a random one. How long health took to turn at most is always printed,
+and judged only with --health-within: a busy machine is not a fault of the server.
 """
 import argparse
 import errno
@@ -35,7 +36,6 @@ checkpoint_interval_ms = 300
 gc_sealed_age_ms = 500
 allow_network_filesystem = true
 """
-HEALTH_SECONDS = 1.0  # reported; waited for longer, because a busy machine is not a fault of the server
 DEADLINE = 30
 
 
@@ -74,10 +74,13 @@ class Trial:
         low, high = self.rng.choices(((0, 2000), (2001, 100_000), (140_000, MIB), (2 * MIB, 3 * MIB)), (50, 32, 12, 6))[0]
         return self.rng.getrandbits(48), self.rng.randint(low, high)
 
-    def script(self, s3, operations=OPERATIONS):
-        """Ends early when the server is gone. Returns whether a write was refused."""
-        refused = False
+    def script(self, s3, operations=OPERATIONS, on_refusal=None):
+        """Ends early when the server is gone. Returns whether a write was refused; on_refusal() follows the first at once."""
+        refused = told = False
         for _ in range(operations):
+            if refused and not told and on_refusal is not None:
+                on_refusal()
+                told = True
             key = self.rng.choice(list(self.may_hold))
             action = self.rng.choices(("put", "delete", "get", "multipart", "list"), (55, 12, 25, 3, 5))[0]
             try:
@@ -188,7 +191,7 @@ class Trial:
         before = fs.counts()["fired"]
         fs.tell("clear", f"fail {kind} {number} {0 if sticky else 1} {errno.EIO} /data/")
         s3 = self.client()
-        refused = self.script(s3)
+        refused = self.script(s3, on_refusal=None if kind == "read" else lambda: self.wait_degraded(time.monotonic()))
         alive = server.process.poll() is None
         fired = fs.counts()["fired"] - before
         began = time.monotonic()
@@ -261,6 +264,7 @@ def main():
     parser.add_argument("--offset", type=int)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--io")
+    parser.add_argument("--health-within", type=float, metavar="SECONDS")
     args = parser.parse_args()
     if (reason := why_not()) is not None:
         print(f"eio: {reason}")
@@ -295,6 +299,9 @@ def main():
     print(f"eio: {trials} trials, {struck} with a fault; {trial.acknowledged} writes acknowledged, {trial.refused} refused, "
           f"{trial.reads} reads right, {trial.read_errors} answered with an error, 0 wrong; health turned after at most "
           f"{trial.slowest_health:.2f} s")
+    if args.health_within is not None and trial.slowest_health > args.health_within:
+        print(f"eio: FAILED: health turned only {trial.slowest_health:.2f} s after the refusal; promised is within {args.health_within:g} s")
+        return 1
     return 0
 
 

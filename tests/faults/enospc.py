@@ -7,7 +7,8 @@ again on the full disk in every second cycle, and DELETE must work: half of all 
 once that has given enough back; then the rest is deleted, and at least 95 % of the space that was free in the beginning must
 return, by itself, while the server runs. Nothing may be corrupt at any time.
 
-enospc.py [--cycles N] [--mib SIZE] [--fs ext4|xfs] [--snapshot-s N] [--seed N]      needs root (losetup, mount); says so and is skipped without
+enospc.py [--cycles N] [--mib SIZE] [--fs ext4|xfs] [--snapshot-s N] [--seed N] [--io threads]
+needs root (losetup, mount); says so and is skipped without
 """
 import argparse
 import concurrent.futures
@@ -97,7 +98,7 @@ class Full:
         self.rng, self.disk = random.Random(args.seed), disk
         config = disk.root / "basalt.toml"
         config.write_text(CONFIG.format(snapshot_s=args.snapshot_s))
-        self.server = Server("enospc", data=disk.mount / "data", args=["--config", str(config)])
+        self.server = Server("enospc", data=disk.mount / "data", args=["--config", str(config)] + (["--io", args.io] if args.io else []))
         disk.mount.joinpath("data").mkdir()
         self.local = threading.local()
         self.held = {}  # key -> state, acknowledged
@@ -257,6 +258,7 @@ def main():
     parser.add_argument("--fs", choices=("ext4", "xfs"), default="ext4")
     parser.add_argument("--snapshot-s", type=int, default=0, help="seconds between two snapshots of the indexes (0: none)")
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--io")
     args = parser.parse_args()
     if os.geteuid() != 0 or shutil.which("losetup") is None or shutil.which(f"mkfs.{args.fs}") is None:
         print(f"enospc: needs root, losetup and mkfs.{args.fs}")

@@ -2,11 +2,13 @@
 """SIGKILL at any moment loses nothing that was acknowledged.
 
 Each cycle: eight threads put (small, large, over an older object), copy, complete multipart uploads and delete, each on
-keys of its own; after 0.3 to 1.5 seconds the server is killed; it must be ready again within READY_SECONDS; then
+keys of its own; after 0.3 to 1.5 seconds the server is killed; it must be ready again (how soon is printed); then
 every key must hold exactly the last acknowledged state. Only the operation that was in flight on a key when the server
 died may have happened or not, but then wholly. Prints its seed; the last line has the counts.
 
-kill.py [--cycles N] [--seed N] [--io threads]
+kill.py [--cycles N] [--seed N] [--io threads] [--ready-within SECONDS]
+Only with --ready-within is a slow start a failure. CI does not ask for it: there other jobs take the processor, and how long a start
+waits for it says nothing about the server. One that is not ready after 30 s (Server.start) fails always.
 """
 import argparse
 import hashlib
@@ -23,7 +25,6 @@ from harness.server import Server
 
 THREADS = 8
 KEYS_PER_THREAD = 24
-READY_SECONDS = 5.0
 MIB = 1 << 20
 BUCKET = "kill"
 
@@ -188,6 +189,7 @@ def main():
     parser.add_argument("--cycles", type=int, default=50)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--io")
+    parser.add_argument("--ready-within", type=float, metavar="SECONDS")
     args = parser.parse_args()
     print(f"kill: seed {args.seed}", flush=True)
     rng = random.Random(args.seed)
@@ -222,8 +224,8 @@ def main():
         happened += late
         problems += [surprise for worker in workers for surprise in worker.surprises]
         problems += [f"worker {worker.number} hangs" for worker in workers if worker.is_alive()]
-        if ready > READY_SECONDS:
-            problems.append(f"ready only after {ready:.2f} s")
+        if args.ready_within is not None and ready > args.ready_within:
+            problems.append(f"ready only after {ready:.2f} s; promised is within {args.ready_within:g} s")
         if died or problems:
             print(f"kill: cycle {cycle} of seed {args.seed}: {len(problems)} problems\n" + "\n".join(problems[:20]))
             print(server.log_tail())
