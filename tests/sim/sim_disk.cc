@@ -533,13 +533,19 @@ std::vector<std::string> SimDisk::files(const std::string& directory) const {
   return names;
 }
 
-bool SimDisk::make_unreadable(const std::string& path, uint64_t offset) {
+SimDisk::InodePtr SimDisk::find(const std::string& path) {
   std::string name;
   open_[-7] = {top_->entries.at("data"), false};
   const InodePtr directory = walk(-7, path, name);
   open_.erase(-7);
-  if (directory == nullptr || !directory->entries.contains(name)) return false;
-  Inode& inode = *directory->entries[name];
+  if (directory == nullptr || !directory->entries.contains(name)) return nullptr;
+  return directory->entries[name];
+}
+
+bool SimDisk::make_unreadable(const std::string& path, uint64_t offset) {
+  const InodePtr found = find(path);
+  if (found == nullptr) return false;
+  Inode& inode = *found;
   if (offset >= inode.seen.size) return false;
   trace_.event("sector goes bad", inode.id, offset / kSector);
   inode.unreadable.insert(offset / kSector);
@@ -547,12 +553,9 @@ bool SimDisk::make_unreadable(const std::string& path, uint64_t offset) {
 }
 
 bool SimDisk::damage(const std::string& path, uint64_t offset, uint64_t length) {
-  std::string name;
-  open_[-7] = {top_->entries.at("data"), false};
-  const InodePtr directory = walk(-7, path, name);
-  open_.erase(-7);
-  if (directory == nullptr || !directory->entries.contains(name)) return false;
-  Inode& inode = *directory->entries[name];
+  const InodePtr found = find(path);
+  if (found == nullptr) return false;
+  Inode& inode = *found;
   if (length == 0 || offset + length > inode.seen.size) return false;
   const uint64_t first = offset / kPage;
   const uint64_t last = (offset + length - 1) / kPage;
@@ -569,6 +572,38 @@ bool SimDisk::damage(const std::string& path, uint64_t offset, uint64_t length) 
     if (mode != 2 && slot.page != nullptr) *page = *slot.page;  // mode 2: the write was lost
     if (mode != 2) (*page)[offset % kPage] ^= static_cast<uint8_t>(1u << (offset % 8));
     slot.page = std::move(page);
+  }
+  return true;
+}
+
+bool SimDisk::misdirect(const Part& from, const Part& to) {
+  const InodePtr source = find(from.path), target = find(to.path);
+  if (source == nullptr || from.offset + from.length > source->seen.size) return false;
+  if (target == nullptr || to.offset + to.length > target->seen.size) return false;
+  const uint64_t from_page = from.offset / kPage, to_page = to.offset / kPage;
+  const bool zeros = chance_.happens(0.5);  // else there was something of an earlier life
+  const auto page_of = [](const Content& content, uint64_t number) {
+    const PagePtr& page = content.slots[number].page;
+    return page != nullptr ? *page : Page{};
+  };
+  // The page `over` with the bytes of `with` in that part.
+  const auto patched = [](const Page& over, const Page& with, const Part& part) {
+    auto page = std::make_shared<Page>(over);
+    std::memcpy(page->data() + part.offset % kPage, with.data() + part.offset % kPage, part.length);
+    return page;
+  };
+  for (auto content : {&Inode::seen, &Inode::durable}) {
+    Content &at = (*source).*content, &landed = (*target).*content;
+    if (at.slots.size() <= from_page || landed.slots.size() <= to_page) continue;
+    const Page written = page_of(at, from_page), overwritten = page_of(landed, to_page);
+    auto lost = patched(written, zeros ? Page{} : overwritten, from);
+    auto wrong = patched(overwritten, written, to);
+    if (content == &Inode::seen) {
+      if (*lost == written || *wrong == overwritten) return false;
+      trace_.event("misdirected write", source->id, from.offset, target->id, to.offset);
+    }
+    at.slots[from_page].page = std::move(lost);
+    landed.slots[to_page].page = std::move(wrong);
   }
   return true;
 }

@@ -94,6 +94,14 @@ class SimDisk final : public storage::Disk {
   // such place.
   bool make_unreadable(const std::string& path, uint64_t offset);
   bool damage(const std::string& path, uint64_t offset, uint64_t length);
+  // A page was written to another place: it lies at `to`, and at `from`, where it belongs, is what
+  // was there before. Each is a part of one page; what is beside it keeps its bytes. False: no such
+  // place, or the bytes there would not change.
+  struct Part {
+    std::string path;
+    uint64_t offset, length;
+  };
+  bool misdirect(const Part& from, const Part& to);
   void heal();  // unreadable sectors are readable again
 
  private:
@@ -143,6 +151,7 @@ class SimDisk final : public storage::Disk {
   InodePtr inode_of(int fd) const;
   // The directory that holds `path` and the last name; null if a part is missing.
   InodePtr walk(int at, const std::string& path, std::string& name) const;
+  InodePtr find(const std::string& path);  // a file of the data directory, or null
   bool begin_change(const char* what, uint64_t inode, uint64_t a, uint64_t b);  // false: dead
   static void apply(Content& content, const Change& change);
   void apply_torn(Content& content, const Change& change);

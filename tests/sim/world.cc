@@ -24,6 +24,14 @@ namespace {
 constexpr uint64_t kMiB = 1u << 20;
 constexpr size_t kTurnsToEndMax = 50'000;
 
+std::string path_of(const BlobRef& blob) {
+  const auto kind = static_cast<BlobKind>(blob.kind);
+  return storage::LocalFiles::path_of(kind == BlobKind::kLog    ? storage::FileKind::kLog
+                                      : kind == BlobKind::kBulk ? storage::FileKind::kBulk
+                                                                : storage::FileKind::kOwn,
+                                      blob.file);
+}
+
 }  // namespace
 
 World::World(uint64_t seed, std::string directory, bool verbose)
@@ -277,16 +285,39 @@ void World::no_faults() {
 
 // Changes stored bytes of a blob; what reads them must say so from now on.
 void World::damage(const BlobRef& blob) {
-  const auto kind = static_cast<BlobKind>(blob.kind);
-  const storage::FileKind file = kind == BlobKind::kLog    ? storage::FileKind::kLog
-                                 : kind == BlobKind::kBulk ? storage::FileKind::kBulk
-                                                           : storage::FileKind::kOwn;
   const uint64_t at = blob.offset + chance_.below(blob.length);
   const uint64_t length = chance_.between(1, blob.offset + blob.length - at);
-  if (disk_->damage(storage::LocalFiles::path_of(file, blob.file), at, length)) {
-    damages_.push_back(
-        {blob.file, blob.generation, at / 4096 * 4096, round_up(length + 4096, 4096)});
+  if (disk_->damage(path_of(blob), at, length)) {
+    damages_.push_back({.file = blob.file,
+                        .generation = blob.generation,
+                        .offset = at / 4096 * 4096,
+                        .length = round_up(length + 4096, 4096),
+                        .certain = false});
   }
+}
+
+// A page of one blob was written to the place of another. Bytes beside the blobs stay as they are:
+// there may be records.
+void World::misdirect(const BlobRef& from, const BlobRef& to) {
+  if (is_damaged(from) || is_damaged(to)) return;  // it could be mended by this
+  const auto part_of = [this](const BlobRef& blob) -> SimDisk::Part {
+    const uint64_t page = (blob.offset + chance_.below(blob.length)) / 4096 * 4096;
+    const uint64_t begin = std::max(page, blob.offset);
+    const uint64_t end = std::min(page + 4096, blob.offset + blob.length);
+    return {path_of(blob), begin, end - begin};
+  };
+  const SimDisk::Part source = part_of(from), target = part_of(to);
+  if (!disk_->misdirect(source, target)) return;
+  damages_.push_back({from.file, from.generation, source.offset, source.length, true});
+  damages_.push_back({to.file, to.generation, target.offset, target.length, true});
+}
+
+// Damage in the bytes of this blob, and not only near them, that a read of all of it meets.
+bool World::must_be_noticed(const BlobRef& blob) const {
+  return std::ranges::any_of(damages_, [&](const Damage& damage) {
+    return damage.certain && damage.file == blob.file && damage.generation == blob.generation &&
+           damage.offset >= blob.offset && damage.offset < blob.offset + blob.length;
+  });
 }
 
 // --- The engine comes and goes
@@ -565,7 +596,14 @@ void World::end_by_stop() {
   if (profile_ == Profile::kBadSectors && chance_.happens(0.5)) {
     find_all();
     std::erase_if(blobs_, [&](const BlobRef& blob) { return !in_file(blob); });
-    if (!blobs_.empty()) damage(blobs_[chance_.below(blobs_.size())]);
+    if (!blobs_.empty()) {
+      const BlobRef& blob = blobs_[chance_.below(blobs_.size())];
+      if (chance_.happens(0.5)) {
+        damage(blob);
+      } else {
+        misdirect(blob, blobs_[chance_.below(blobs_.size())]);
+      }
+    }
   }
   let_go();
   if (failed()) return;
@@ -673,6 +711,17 @@ void World::turn() {
     clock_.jump_wall(static_cast<int64_t>(chance_.below(200'000'000)) - 100'000'000);
 }
 
+// One to damage while it is in use. Log records are read again by a recovery: damage there is
+// another story.
+std::optional<BlobRef> World::pick_blob() {
+  const Place place = pick_existing();
+  const auto record = look_up(place.shard, place.key.view());
+  if (!record || record->view().blobs.empty()) return std::nullopt;
+  const BlobRef blob = record->view().blobs.front();
+  if (static_cast<BlobKind>(blob.kind) == BlobKind::kLog || !in_file(blob)) return std::nullopt;
+  return blob;
+}
+
 void World::live(bool last) {
   choose_faults();
   const uint64_t turns = chance_.between(100, 3000);
@@ -689,12 +738,9 @@ void World::live(bool last) {
     std::erase_if(tasks_, [](const auto& task) { return task->done(); });
     if (chance_.happens(0.005)) cores_[chance_.below(cores_.size())]->local().request_checkpoint();
     if (profile_ == Profile::kBadSectors && chance_.happens(0.005)) {
-      const Place place = pick_existing();
-      const auto record = look_up(place.shard, place.key.view());
-      if (record && !record->view().blobs.empty()) {
-        const BlobRef& blob = record->view().blobs.front();
-        // Log records are read again by a recovery: damage there is another story.
-        if (static_cast<BlobKind>(blob.kind) != BlobKind::kLog && in_file(blob)) damage(blob);
+      if (const auto blob = pick_blob()) {
+        const auto other = chance_.happens(0.5) ? pick_blob() : std::nullopt;
+        other ? misdirect(*blob, *other) : damage(*blob);
       }
     }
     if (!engine_->healthy() && !disk_->dead() && !disk_->failed_write() &&

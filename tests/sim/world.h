@@ -55,6 +55,7 @@ struct Mix {
 struct Damage {
   uint32_t file, generation;
   uint64_t offset, length;
+  bool certain;  // a read of all of the blob must fail
 };
 
 struct Outcome {
@@ -159,6 +160,9 @@ class World {
   // What is there, per shard: value ids. Keeps the places of the blobs in `blobs_`.
   std::vector<std::map<Key, uint64_t>> find_all();
   void damage(const storage::BlobRef& blob);
+  void misdirect(const storage::BlobRef& from, const storage::BlobRef& to);
+  bool must_be_noticed(const storage::BlobRef& blob) const;
+  std::optional<storage::BlobRef> pick_blob();
   void choose_faults();
   void choose_faults_of_open();
   void no_faults();

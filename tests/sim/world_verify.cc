@@ -94,12 +94,19 @@ void World::read_content(unsigned number, const Key& key, const storage::RecordV
         core.run_queue.run();
       }
       if (!request.result) {
-        if (request.result.error().code == Code::kCorrupt && is_damaged(blob)) return;
+        if (request.result.error().code == Code::kCorrupt && is_damaged(blob)) {
+          if (must_be_noticed(blob)) trace_.add("misdirected writes noticed", 1);
+          return;
+        }
         return fail(fmt::format("'{}' cannot be read: {}", key.name.substr(0, 40),
                                 request.result.error().detail));
       }
       content += as_text(request.result->data);
       at += request.length;
+    }
+    if (must_be_noticed(blob)) {
+      return fail(
+          fmt::format("'{}' is read though a write was misdirected", key.name.substr(0, 40)));
     }
   }
   std::string expected;
