@@ -153,7 +153,7 @@ void BlobReader::read(ReadBlob& request) {
   owned.release();  // comes back in answer()
   ++read.file->users;
   ++in_flight_;
-  read.stamp = files_.verified().stamp(blob);
+  read.stamp = files_.verified().stamp(blob, read.first_chunk, read.last_chunk);
   read.pending =
       1;  // held while starting, so that an operation that ends at once does not finish the read
   start(read, read.data_op, read.data, static_cast<uint32_t>(end - begin), data_offset);
@@ -166,10 +166,10 @@ void BlobReader::read(ReadBlob& request) {
 
 BlobReader::Way BlobReader::choose_way(OpenFile& file, const BlobRef& blob, uint64_t begin,
                                        uint64_t length) {
-  const bool small = length < kFileRangeBytesMin;
+  const bool small = blob.length < kFileRangeBytesMin;
   if (!residency_known_ || (small && recent_misses_ < kAskFirst)) return Way::kTry;
-  // Large ones ask always: whoever may be sending these bytes as a part of the file must be told
-  // before they are read anew, and the attempt could do that.
+  // Of large blobs it is asked always, also for a small piece: whoever may be sending these bytes
+  // as a part of the file must be told before they are read anew, and the attempt could do that.
   const uint64_t offset = blob.offset + begin;
   if (is_resident(file.fd.get(), offset, length)) return Way::kTry;
   if (!residency_known_) return Way::kTry;
@@ -206,7 +206,7 @@ void BlobReader::start(Read& read, Op& op, Buffer& buffer, uint32_t length, uint
   op.skip = 0;
   switch (read.way) {
     case Way::kTry: {
-      const bool small = length < kFileRangeBytesMin;
+      const bool small = read.request->blob.length < kFileRangeBytesMin;
       Disk& disk = files_.disk();
       if (disk.read_resident(read.file->fd.get(), {op.data, length}, offset) == int64_t{length}) {
         if (small && recent_misses_ > 0) --recent_misses_;
@@ -238,7 +238,7 @@ void BlobReader::start(Read& read, Op& op, Buffer& buffer, uint32_t length, uint
 void BlobReader::start_cached(Read& read, Op& op) {
   VerifiedChunks& verified = files_.verified();
   verified.cold_read(read.request->blob, read.first_chunk, read.last_chunk);
-  read.stamp = verified.stamp(read.request->blob);
+  read.stamp = verified.stamp(read.request->blob, read.first_chunk, read.last_chunk);
   op.fd = read.file->fd.get();
 }
 
@@ -314,8 +314,7 @@ Status BlobReader::verify(Read& read) {
   }
   // What came past the page cache says nothing about what is in it.
   if (blob.length >= kFileRangeBytesMin && read.data_op.fd != read.file->direct.get()) {
-    for (uint64_t chunk = read.first_chunk; chunk <= read.last_chunk; ++chunk)
-      files_.verified().set(blob, chunk, read.stamp);
+    files_.verified().set(blob, read.first_chunk, read.last_chunk, read.stamp);
   }
   return {};
 }

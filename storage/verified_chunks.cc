@@ -74,12 +74,25 @@ uint32_t* VerifiedChunks::page_reads(const BlobRef& blob, uint64_t offset) const
   return &pages_[mix((uint64_t{blob.file} << 32) ^ (offset / kBlockBytes)) % kVerifiedPagesMax];
 }
 
+uint32_t* VerifiedChunks::chunk_reads(const BlobRef& blob, uint64_t chunk) const {
+  return &pages_[mix(~(blob.offset + chunk * kBlobChunkBytes) ^ file_hash(blob)) %
+                 kVerifiedPagesMax];
+}
+
+// Counted before the bits go: set() looks at the count again when it has put its bits.
 void VerifiedChunks::cold_read(const BlobRef& blob, uint64_t first, uint64_t last) {
   if (in_log(blob)) {
     std::atomic_ref(*page_reads(blob, blob.offset)).fetch_add(1);
     std::atomic_ref(*page_reads(blob, body_end(blob) - 1)).fetch_add(1);
     return;
   }
+  for (uint64_t chunk = first; chunk <= last; ++chunk) {
+    std::atomic_ref(*chunk_reads(blob, chunk)).fetch_add(1);
+  }
+  clear(blob, first, last);
+}
+
+void VerifiedChunks::clear(const BlobRef& blob, uint64_t first, uint64_t last) {
   for (uint64_t block = first / kVerifiedBlockChunks; block <= last / kVerifiedBlockChunks;
        ++block) {
     const auto [entry, tag] = place(blob, block);
@@ -91,29 +104,41 @@ void VerifiedChunks::cold_read(const BlobRef& blob, uint64_t first, uint64_t las
   }
 }
 
-uint64_t VerifiedChunks::stamp(const BlobRef& blob) const {
-  if (!in_log(blob)) return 0;
-  const uint64_t reads = (uint64_t{std::atomic_ref(*page_reads(blob, blob.offset)).load()} << 32) |
-                         std::atomic_ref(*page_reads(blob, body_end(blob) - 1)).load();
+uint64_t VerifiedChunks::stamp(const BlobRef& blob, uint64_t first, uint64_t last) const {
+  uint64_t reads = 0;
+  if (in_log(blob)) {
+    reads = (uint64_t{std::atomic_ref(*page_reads(blob, blob.offset)).load()} << 32) |
+            std::atomic_ref(*page_reads(blob, body_end(blob) - 1)).load();
+  } else {
+    for (uint64_t chunk = first; chunk <= last; ++chunk) {
+      reads = mix(reads) + std::atomic_ref(*chunk_reads(blob, chunk)).load();
+    }
+  }
   // Never 0, which marks an unused entry.
   return mix(mix(blob.offset ^ file_hash(blob)) ^ mix(reads)) | 1;
 }
 
-void VerifiedChunks::set(const BlobRef& blob, uint64_t chunk, uint64_t stamp) {
+void VerifiedChunks::set(const BlobRef& blob, uint64_t first, uint64_t last, uint64_t stamp) {
   if (in_log(blob)) {
     std::atomic_ref(*body_entry(blob)).store(stamp);
     return;
   }
-  const auto [entry, tag] = place(blob, chunk / kVerifiedBlockChunks);
-  const uint64_t bit = uint64_t{1} << (chunk % kVerifiedBlockChunks);
-  std::atomic_ref shared(*entry);
-  uint64_t old = shared.load();
-  while (!shared.compare_exchange_weak(old, (old & ~kChunkBits) == tag ? old | bit : tag | bit)) {
+  if (this->stamp(blob, first, last) != stamp) return;
+  for (uint64_t block = first / kVerifiedBlockChunks; block <= last / kVerifiedBlockChunks;
+       ++block) {
+    const auto [entry, tag] = place(blob, block);
+    const uint64_t bits = chunk_bits(block, first, last);
+    std::atomic_ref shared(*entry);
+    uint64_t old = shared.load();
+    while (
+        !shared.compare_exchange_weak(old, (old & ~kChunkBits) == tag ? old | bits : tag | bits)) {
+    }
   }
+  if (this->stamp(blob, first, last) != stamp) clear(blob, first, last);
 }
 
 bool VerifiedChunks::is_set(const BlobRef& blob, uint64_t first, uint64_t last) const {
-  if (in_log(blob)) return std::atomic_ref(*body_entry(blob)).load() == stamp(blob);
+  if (in_log(blob)) return std::atomic_ref(*body_entry(blob)).load() == stamp(blob, first, last);
   for (uint64_t block = first / kVerifiedBlockChunks; block <= last / kVerifiedBlockChunks;
        ++block) {
     const auto [entry, tag] = place(blob, block);

@@ -6,7 +6,8 @@
 // turned off, so pages come only with a read that names them):
 //   1. before a read may bring pages from the disk: cold_read(). It takes back what is known of the
 //      chunks, and of bodies in the log that share a page with them.
-//   2. stamp() before the bytes are looked at, set() with it after their checksum was right.
+//   2. stamp() of the chunks before their bytes are looked at, set() with it after their checksums
+//      were right: it does nothing if they were read anew meanwhile.
 //   3. to send without a check: first that all pages are resident, then is_set().
 // A chunk that fails its checksum is in the page cache after that, and not set: everybody goes on
 // failing on it. A read past the page cache (O_DIRECT) brings no pages: it neither takes back nor
@@ -31,7 +32,7 @@ namespace basalt::storage {
 constexpr size_t kVerifiedBlocksMax = 32768;
 constexpr uint64_t kVerifiedBlockChunks = (1u << 20) / kBlobChunkBytes;
 constexpr size_t kVerifiedBodiesMax = 65536;
-constexpr size_t kVerifiedPagesMax = 65536;
+constexpr size_t kVerifiedPagesMax = 65536;  // two that share an entry count for each other
 
 class VerifiedChunks {
  public:
@@ -39,8 +40,8 @@ class VerifiedChunks {
 
   // Log bodies are read whole: `first` and `last` chunk do not matter for them.
   void cold_read(const BlobRef& blob, uint64_t first, uint64_t last);
-  uint64_t stamp(const BlobRef& blob) const;
-  void set(const BlobRef& blob, uint64_t chunk, uint64_t stamp);
+  uint64_t stamp(const BlobRef& blob, uint64_t first, uint64_t last) const;
+  void set(const BlobRef& blob, uint64_t first, uint64_t last, uint64_t stamp);
   bool is_set(const BlobRef& blob, uint64_t first, uint64_t last) const;
 
  private:
@@ -57,10 +58,12 @@ class VerifiedChunks {
   Place place(const BlobRef& blob, uint64_t block) const;
   uint64_t* body_entry(const BlobRef& blob) const;
   uint32_t* page_reads(const BlobRef& blob, uint64_t offset) const;
+  uint32_t* chunk_reads(const BlobRef& blob, uint64_t chunk) const;
+  void clear(const BlobRef& blob, uint64_t first, uint64_t last);
 
   Array<uint64_t> blocks_;
   Array<uint64_t> bodies_;  // stamp() of a verified body
-  Array<uint32_t> pages_;   // reads of a page that is the first or last of a body
+  Array<uint32_t> pages_;   // cold reads: of a page that is the first or last of a body, of a chunk
 };
 
 }  // namespace basalt::storage

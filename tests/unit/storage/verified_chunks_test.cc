@@ -19,8 +19,7 @@ BlobRef blob_of(BlobKind kind, uint32_t file, uint64_t offset, uint64_t length) 
 }
 
 void verify(VerifiedChunks& chunks, const BlobRef& blob, uint64_t first, uint64_t last) {
-  const uint64_t stamp = chunks.stamp(blob);
-  for (uint64_t chunk = first; chunk <= last; ++chunk) chunks.set(blob, chunk, stamp);
+  chunks.set(blob, first, last, chunks.stamp(blob, first, last));
 }
 
 TEST(VerifiedChunks, AColdReadTakesBackItsChunksAndNoOthers) {
@@ -70,10 +69,25 @@ TEST(VerifiedChunks, ColdReadsOfNeighboursInTheLogCount) {
     EXPECT_FALSE(chunks.is_set(body, 0, 0));
   }
   // A check that began before the neighbour's read says nothing about the page that it brought.
-  const uint64_t stamp = chunks.stamp(body);
+  const uint64_t stamp = chunks.stamp(body, 0, 0);
   chunks.cold_read(after, 0, 0);
-  chunks.set(body, 0, stamp);
+  chunks.set(body, 0, 0, stamp);
   EXPECT_FALSE(chunks.is_set(body, 0, 0));
+}
+
+// The bytes were looked at before somebody read the place anew: nothing is known of those.
+TEST(VerifiedChunks, ACheckThatBeganBeforeAColdReadDoesNotCount) {
+  VerifiedChunks chunks;
+  const BlobRef blob = blob_of(BlobKind::kBulk, 3, 1 << 20, 100 * kBlobChunkBytes);
+  const uint64_t stamp = chunks.stamp(blob, 10, 20);
+  const uint64_t far = chunks.stamp(blob, 80, 85);
+  chunks.cold_read(blob, 15, 15);
+  chunks.set(blob, 10, 20, stamp);
+  EXPECT_FALSE(chunks.is_set(blob, 15, 15));
+  chunks.set(blob, 80, 85, far);
+  EXPECT_TRUE(chunks.is_set(blob, 80, 85));
+  verify(chunks, blob, 10, 20);
+  EXPECT_TRUE(chunks.is_set(blob, 10, 20));
 }
 
 // Above one chunk the body's table is read with it, and may lie on one page more.
