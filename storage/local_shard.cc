@@ -149,15 +149,18 @@ void LocalShard::apply(ApplyRequest& request) {
   drive_gated();
 }
 
+// All of them: each has its place in the queue for room, and its own time.
 bool LocalShard::drive_gated() {
   bool did = false;
-  while (!gated_.empty()) {
+  for (auto it = gated_.begin(); it != gated_.end();) {
     // A shard that stops or is read-only says so itself.
-    const Room room =
-        stopping_ || !files_.healthy() ? Room::kYes : files_.take_room(gated_.front().ticket);
-    if (room == Room::kWait) break;
-    ApplyRequest& request = gated_.front().request;
-    gated_.pop_front();
+    const Room room = stopping_ || !files_.healthy() ? Room::kYes : files_.take_room(it->ticket);
+    if (room == Room::kWait) {
+      ++it;
+      continue;
+    }
+    ApplyRequest& request = it->request;
+    it = gated_.erase(it);
     did = true;
     switch (room) {
       case Room::kYes:

@@ -7,7 +7,7 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -99,7 +99,7 @@ class LocalShard final : public MetaShard {
   bool stopping_ = false;
   size_t pending_applies_ = 0;
   size_t waiting_applies_ = 0;  // refused, see Pending::waiting
-  std::deque<Gated> gated_;
+  std::list<Gated> gated_;      // the longest first
   using PendingKeys = std::unordered_map<std::string, PendingKey, TextHash, std::equal_to<>>;
   PendingKeys pending_keys_;
   // Nodes and their strings are used again: at most kSparesMax of each.

@@ -51,7 +51,10 @@ class FakeFiles final : public Files {
   std::vector<Victim> victims(double, uint32_t, size_t) override { return victims_now; }
   SpaceUse space_use() const override { return {}; }
   bool below_low_water() const override { return low_water; }
-  Room take_room(RoomTicket& ticket) override { return room.value_or(Files::take_room(ticket)); }
+  Room take_room(RoomTicket& ticket) override {
+    ++rooms_asked;
+    return room.value_or(Files::take_room(ticket));
+  }
   void poison(std::string why) override { poisoned = std::move(why); }
   bool healthy() const override { return poisoned.empty(); }
   std::string health_text() const override { return poisoned; }
@@ -62,6 +65,7 @@ class FakeFiles final : public Files {
   std::vector<Victim> victims_now;
   bool low_water = false;
   std::optional<Room> room;
+  size_t rooms_asked = 0;
   std::string poisoned;
 };
 

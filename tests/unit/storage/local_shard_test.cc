@@ -243,7 +243,9 @@ TEST_F(LocalShardTest, NewDataWaitsForRoomInOrder) {
   start(erase, {}, true);
   flush();
   EXPECT_TRUE(erase.ok());  // gives space back: it passes the others
+  files_.rooms_asked = 0;
   EXPECT_FALSE(shard_->drive());
+  EXPECT_EQ(files_.rooms_asked, 2u);  // each has a place in the queue, and a time of its own
   EXPECT_EQ(shard_->waiting_for_room(), 2u);
   files_.room = Room::kYes;
   Write& third = put(kA, "3");  // behind those that waited
