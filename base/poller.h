@@ -17,10 +17,10 @@ class Poller {
   // wake_fd(); a poller that reads it spares a turn that finds nothing.
   virtual bool poll() = 0;
 
-  // Called once before the loop sleeps. Returns false if work arrived meanwhile (the loop then does
-  // not sleep). After it returned true, whoever brings work must make wake_fd() readable.
+  // Called before the loop sleeps, perhaps twice. Returns false if work arrived meanwhile (the loop
+  // then does not sleep). After it returned true, whoever brings work must make wake_fd() readable.
   virtual bool prepare_sleep() { return true; }
-  // Called when the loop woke, before poll().
+  // Called when the loop woke, or did not sleep after all, before poll().
   virtual void woke() {}
 
   // A file descriptor that becomes readable when poll() has work, or -1. Fixed for the poller's

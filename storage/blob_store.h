@@ -111,8 +111,9 @@ class BlobStore {
   virtual ~BlobStore() = default;
 
   // `size` in bytes (exactly as many must come before seal()), or kSizeUnknown. Errors: kNoSpace
-  // (also at the low-water mark), kReadOnly, kBusy (no buffer), kInvalid (size 0), kTooLarge. Does
-  // not wait for the file: room() takes the first bytes while a helper thread prepares it.
+  // (where it is short the writer's wait() or seal() waits, and may fail with it), kReadOnly, kBusy
+  // (no buffer), kInvalid (size 0), kTooLarge. Does not wait for the file: room() takes the first
+  // bytes while a helper thread prepares it.
   virtual Result<std::unique_ptr<BlobWriter>> create(uint64_t size) = 0;
   // The same below the low-water mark: for garbage collection, whose writes give space back.
   virtual Result<std::unique_ptr<BlobWriter>> create_reclaiming(uint64_t size) {

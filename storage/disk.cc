@@ -186,9 +186,10 @@ Status sync_directory(Disk& disk, int fd, std::string_view what) {
 }
 
 Status make_directory(Disk& disk, int at, const char* name) {
+  // Synced also where it is there already: whoever made it may have ended before he did so.
   const int result = disk.make_directory(at, name);
-  if (result == -EEXIST) return {};
-  if (result != 0) return fail_errno(-result, std::string("make directory ") + name);
+  if (result != 0 && result != -EEXIST)
+    return fail_errno(-result, std::string("make directory ") + name);
   return sync_directory(disk, at, "sync directory");
 }
 

@@ -2,15 +2,16 @@
 // cores and helper threads (a short mutex; never on the path of a small GET or PUT).
 //
 //   DIR/superblock        format version, uuid, shard count, segment sizes, hash seed, epoch
-//   counter; two copies + CRC DIR/lock              flock(2) held while the engine is open
-//   DIR/log/NNNNNNNN      log segments     DIR/bulk/NNNNNNNN  bulk segments DIR/blob/XX/NNNNNNNN
-//   own files
-//                         (numbers in hexadecimal; XX = bits 8 to 15 of the number)
+//                         counter; two copies + CRC
+//   DIR/lock              flock(2) held while the engine is open
+//   DIR/log/NNNNNNNN      log segments
+//   DIR/bulk/NNNNNNNN     bulk segments
+//   DIR/blob/XX/NNNNNNNN  own files (numbers in hexadecimal; XX = bits 8 to 15 of the number)
 //   DIR/shard/NN/         LMDB environments
 //
 // Numbers are unique over all kinds. A segment is recycled in place with a new random generation;
-// an own file's number is not used again. Every file is created, sized and fsynced, and its
-// directory fsynced, before its first use.
+// an own file's number is not used again. Every segment is created, sized and fsynced, and
+// its directory fsynced, before its first use; of an own file the directory.
 #pragma once
 
 #include <array>

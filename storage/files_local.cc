@@ -186,8 +186,10 @@ bool LocalFiles::is_dead(const SegmentEntry& entry) const {
         entry.foreign ? replay_finished_ : checkpointed_lsn(entry.lane) >= entry.last_lsn;
     if (!applied) return false;
   }
-  return entry.live.load(std::memory_order_acquire) <= 0 &&
-         entry.pins.load(std::memory_order_acquire) == 0 &&
+  // Pins first: a writer's bytes become live before it lets go of its place, and a sealed segment
+  // gets no new ones.
+  return entry.pins.load(std::memory_order_acquire) == 0 &&
+         entry.live.load(std::memory_order_acquire) <= 0 &&
          guards_.passed(entry.release_stamp.load(std::memory_order_acquire));
 }
 

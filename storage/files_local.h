@@ -32,7 +32,7 @@
 
 namespace basalt::storage {
 
-// Emptied segments kept for reuse, of each kind; more are unlinked, so that the file system gets
+// Emptied bulk segments kept for reuse; more are unlinked, so that the file system gets
 // the space.
 constexpr size_t kSpareSegmentsMax = 1;
 // Log segments are also made ahead of need, so that deletes find a place on a full disk: one for

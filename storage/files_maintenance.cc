@@ -12,7 +12,7 @@ namespace basalt::storage {
 namespace {
 
 constexpr uint32_t kIdlePeriodMs = 100;
-// Below max(64 MiB + two log segments, 2 %) of free space writes are refused, so that erases,
+// Below max(64 MiB + two log segments, 2 %) of free space new data waits, so that erases,
 // checkpoints and collection always have room; a share of small disks only (48 MiB of 1 GiB),
 // bounded on huge ones.
 constexpr uint64_t kLowWaterBytesMin = 64u << 20;
@@ -229,8 +229,14 @@ Result<SegmentEntry*> LocalFiles::raw_segment(FileKind kind, UniqueFd& fd) {
     }
   }
   if (entry == nullptr) return create_segment(kind, fd);
-  BASALT_TRY(file, open_direct(path_of(kind, entry->number), O_RDWR));
-  fd = std::move(file);
+  auto file = open_direct(path_of(kind, entry->number), O_RDWR);
+  if (!file) {
+    const std::unique_lock lock(mutex_);
+    (kind == FileKind::kLog ? raw_log_ : raw_bulk_).push_back(entry);
+    --segments_reused_;
+    return std::unexpected(file.error());
+  }
+  fd = std::move(*file);
   return entry;
 }
 
@@ -418,11 +424,12 @@ Status LocalFiles::make_own_files(unsigned number, unsigned count) {
 
 bool LocalFiles::unlink_own_files() {
   // A log write that failed may be on the disk all the same, and name a file whose writer gave it
-  // back: the restart finds out what is true, and until then nothing goes.
-  if (!healthy()) return false;
+  // back: the restart finds out what is true, and until then nothing goes. Asked with the mutex,
+  // which poison() takes before anybody hears of the failure.
   std::vector<uint32_t> numbers;
   {
     std::unique_lock lock(mutex_);
+    if (!healthy()) return false;
     size_t count = unlink_queue_.size();
     for (size_t i = 0; i < count; ++i) {
       Unlink item = unlink_queue_.front();

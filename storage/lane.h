@@ -1,6 +1,6 @@
 // Lane: the append-only log of one core. Aligned O_DIRECT batches, write + fdatasync, natural group
-// commit: the next batch leaves when the last flush returns. A completed append is on stable
-// storage together with every earlier one.
+// commit: the next batch leaves when the last flush returns (a large one beside it). A completed
+// append is on stable storage together with every earlier one.
 //
 // Thread: the core's. Formats: docs/on-disk-format.md (segment header, batch header, record
 // header).
