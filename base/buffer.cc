@@ -78,11 +78,14 @@ bool BufferPool::free_pair(uint8_t* half) {
   return true;
 }
 
-Buffer BufferPool::take(size_t size_wanted) {
+Buffer BufferPool::take(size_t size_wanted) { return take(size_wanted, limits_.bytes_max); }
+Buffer BufferPool::take_beyond_limit(size_t size_wanted) { return take(size_wanted, UINT64_MAX); }
+
+Buffer BufferPool::take(size_t size_wanted, uint64_t bytes_max) {
   for (size_t i = 0; i < kSizes.size(); ++i) {
     const size_t size = kSizes[i];
     if (size < size_wanted) continue;
-    if (bytes_in_use_ + size > limits_.bytes_max) return {};
+    if (bytes_in_use_ + size > bytes_max) return {};
     uint8_t* data = nullptr;
     if (!free_[i].empty()) {
       data = free_[i].back();

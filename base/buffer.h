@@ -74,10 +74,14 @@ class BufferPool {
   BufferPool& operator=(const BufferPool&) = delete;
 
   Buffer take(size_t size_wanted);
+  // Also beyond the limit. For the few blocks without which larger buffers would not come back.
+  Buffer take_beyond_limit(size_t size_wanted);
   size_t bytes_in_use() const { return bytes_in_use_; }
+  size_t bytes_max() const { return limits_.bytes_max; }
 
  private:
   friend class Buffer;
+  Buffer take(size_t size_wanted, uint64_t bytes_max);
   void give_back(uint8_t* data, size_t size);
   uint8_t* allocate_half();
   bool free_pair(uint8_t* half);

@@ -228,11 +228,12 @@ void BlobWriteState::write_table() {
     Buffer buffer = std::move(spare_);
     if (!buffer)
       buffer = buffers_.take(std::min<uint64_t>(total - table_written_, kWriteBufferBytes));
-    // Without a buffer one of our own writes is under way and brings one back, or the caller keeps
-    // one and will not for long.
     if (!buffer) {
-      if (in_flight_ == 0 && kept_.empty()) fail_with({Code::kBusy, "no buffer for a chunk table"});
-      return;
+      // One of our own writes that is under way brings one back. Without one nobody may: the caller
+      // waits for the seal, and keeps the body's buffers until then.
+      if (in_flight_ > 0) return;
+      buffer = buffers_.take_beyond_limit(kBlockBytes);
+      if (!buffer) return fail_with({Code::kBusy, "no memory for a chunk table"});
     }
     size_t bytes =
         std::min<uint64_t>(total - table_written_, buffer.size() / kBlockBytes * kBlockBytes);

@@ -550,6 +550,28 @@ TEST_P(BlobTest, AnExhaustedPoolSlowsDownAndNeverHangs) {
   EXPECT_EQ(tiny.bytes_in_use(), 0u);
 }
 
+// The caller waits for the seal and keeps the body's bytes until then, so nothing would come back.
+TEST_P(BlobTest, ASealNeedsNoRoomInTheBufferPool) {
+  blobs.reset();
+  BufferPool tiny({.bytes_max = 4u << 20, .kept_bytes_max = 0});
+  blobs = make_blob_store(*files, 0, options, *core->io, core->run_queue, tiny, core->stats);
+  const auto data = pattern(1'000'000, 4);
+  auto writer = blobs->create(data.size());
+  ASSERT_TRUE(writer);
+  (*writer)->keep_from(0);
+  ASSERT_TRUE(fill(**writer, data));
+  std::vector<Buffer> others;
+  while (Buffer one = tiny.take(1u << 20)) others.push_back(std::move(one));
+  EXPECT_FALSE(tiny.take(1));
+  auto ref = seal(**writer);
+  ASSERT_TRUE(ref);
+  others.clear();
+  writer->reset();
+  expect_whole(*ref, data);
+  blobs.reset();
+  EXPECT_EQ(tiny.bytes_in_use(), 0u);
+}
+
 TEST_P(BlobTest, AFullDiskIsAnAnswerAndNotAnEnd) {
   // The file size limit stands in for the disk: EFBIG comes where ENOSPC would. Bulk segments and
   // the log are small enough to stay under it.
