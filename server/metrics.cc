@@ -251,10 +251,15 @@ std::vector<MetricFamily> Metrics::Collect() const {
       out.gauge("basalt_overlay_bytes", "Their memory.", get(engine.overlay_bytes), label);
       out.gauge("basalt_overlay_bytes_max", "Limit of basalt_overlay_bytes; beyond it writes wait.",
                 get(engine.overlay_bytes_max), label);
-      out.gauge("basalt_buffer_bytes", "Body buffers handed out (limits.buffer_bytes).",
-                get(engine.buffer_bytes), label);
+      out.gauge("basalt_buffer_bytes", "Body buffers handed out.", get(engine.buffer_bytes), label);
+      out.gauge("basalt_buffer_bytes_max",
+                "Limit of basalt_buffer_bytes (limits.buffer_bytes); beyond it 503 SlowDown.",
+                get(engine.buffer_bytes_max), label);
       out.gauge("basalt_io_in_flight", "File operations submitted and not ended.",
                 get(engine.io_in_flight), label);
+      out.gauge("basalt_io_at_once_max",
+                "So many of them are with the kernel at once at most; the others wait.",
+                get(engine.io_at_once_max), label);
       out.gauge("basalt_index_file_bytes", "Index pages allocated, at the last checkpoint.",
                 get(engine.index_file_bytes), label);
       out.gauge("basalt_index_used_bytes",
@@ -263,6 +268,12 @@ std::vector<MetricFamily> Metrics::Collect() const {
       out.gauge("basalt_index_reader_lag",
                 "Commits since the oldest read transaction of an index began.",
                 get(engine.index_reader_lag), label);
+      out.gauge("basalt_index_read_age_seconds",
+                "Age of the oldest read transaction of an index: of a scrub, snapshot or backup.",
+                1e-3 * get(engine.index_read_age_ms), label);
+      out.gauge("basalt_index_read_age_seconds_max",
+                "Beyond it whoever holds the transaction goes on without a pace.",
+                1e-3 * storage::kPacedWalkMsMax, label);
       out.counter("basalt_index_damage_total", "Damaged pages and rows of an index that were met.",
                   get(engine.index_damage), label);
       out.counter("basalt_checkpoints_total", "Checkpoints committed.", get(engine.checkpoints),

@@ -94,7 +94,7 @@ Result<CopiedFile> copy_one(const std::string& from_root, const std::string& to_
       // From a whole block on, whole blocks, as O_DIRECT wants them; the file may end within one.
       const uint64_t skip = offset % kBlockBytes;
       const size_t count = std::min<uint64_t>(kPieceBytes - skip, end - offset);
-      BASALT_CHECK_OK(pace(count));
+      BASALT_CHECK_OK(pace(count, true));
       BASALT_TRY(
           got, read_blocks(in.get(), {piece, round_up(skip + count, kBlockBytes)}, offset - skip));
       if (got < skip + count) return fail(Code::kCorrupt, path + ": the file became shorter");
@@ -199,7 +199,7 @@ bool is_empty_or_missing(const std::string& path) {
   return fs::is_directory(path, error) && fs::is_empty(path, error) && !error;
 }
 
-Status no_pace(size_t) { return {}; }
+Status no_pace(size_t, bool) { return {}; }
 
 }  // namespace
 
@@ -255,12 +255,17 @@ void Backup::stage(std::string name) {
   status_.stage = std::move(name);
 }
 
-Status Backup::pace(size_t bytes) {
+Status Backup::pace(size_t bytes, bool waits) {
   std::unique_lock lock(mutex_);
   pace_bytes_ += bytes;
   status_.bytes_done += bytes;
   if (stop_) return fail(Code::kCancelled, "cancelled");
   if (bytes_per_second_ == 0) return {};
+  if (!waits) {
+    pace_start_ns_ = parts_.clock.monotonic_ns();
+    pace_bytes_ = 0;
+    return {};
+  }
   const uint64_t due_ns =
       pace_start_ns_ + static_cast<uint64_t>(1e9 * static_cast<double>(pace_bytes_) /
                                              static_cast<double>(bytes_per_second_));
@@ -300,7 +305,7 @@ Status Backup::make(const std::string& destination) {
   stage("checkpoint");
   BASALT_CHECK_OK(parts_.flush());
   BASALT_CHECK_OK(make_directories(destination));
-  const auto pacing = [this](size_t bytes) { return pace(bytes); };
+  const auto pacing = [this](size_t bytes, bool waits) { return pace(bytes, waits); };
   std::vector<CopiedFile> files;
   std::set<std::string> named;
   for (Index* index : parts_.indexes) {

@@ -57,7 +57,7 @@ class Backup {
  private:
   void run(std::string destination, uint64_t bytes_per_second);
   Status make(const std::string& destination);
-  Status pace(size_t bytes);
+  Status pace(size_t bytes, bool waits);
   void stage(std::string name);
 
   const Parts parts_;

@@ -25,6 +25,8 @@ LocalCore::LocalCore(const Parts& parts, unsigned core, Io& io, RunQueue& run_qu
                      BufferPool& buffers)
     : parts_(parts), core_(core), run_queue_(run_queue), io_(io), buffers_(buffers) {
   stats_.overlay_bytes_max = parts.options.overlay_bytes_max;
+  stats_.buffer_bytes_max = buffers.bytes_max();
+  stats_.io_at_once_max = io.at_once_max();
   event_fd_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   BASALT_CHECK(event_fd_ >= 0);
   lane_ = make_lane(parts_.files, core, io, run_queue, stats_);
@@ -134,12 +136,15 @@ bool LocalCore::poll() {
 }
 
 void LocalCore::count_overlay() {
-  uint64_t entries = 0, bytes = 0, damage = 0;
+  uint64_t entries = 0, bytes = 0, damage = 0, age_ms = 0;
   for (const unsigned shard : own_shards_) {
+    const Index& index = parts_.states[shard]->index();
     entries += parts_.states[shard]->entries();
     bytes += parts_.states[shard]->bytes();
-    damage += parts_.states[shard]->index().damage_met();
+    damage += index.damage_met();
+    age_ms = std::max(age_ms, index.oldest_walk_ms());
   }
+  stats_.index_read_age_ms.store(age_ms, std::memory_order_relaxed);
   stats_.index_damage.store(damage, std::memory_order_relaxed);
   stats_.overlay_entries.store(entries, std::memory_order_relaxed);
   stats_.overlay_bytes.store(bytes, std::memory_order_relaxed);
@@ -177,8 +182,9 @@ bool LocalCore::drive_checkpoint() {
     did = true;
   }
   count_overlay();
-  const bool over =
-      stats_.overlay_bytes.load(std::memory_order_relaxed) > parts_.options.overlay_bytes_max;
+  // A stop does not wait for a checkpoint that may wait for space: what the lane has gets written.
+  const bool over = stopped_ == nullptr && stats_.overlay_bytes.load(std::memory_order_relaxed) >
+                                               parts_.options.overlay_bytes_max;
   if (over != held_) {
     held_ = over;
     lane_->hold(over);

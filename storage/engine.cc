@@ -145,7 +145,8 @@ Status LocalEngine::open_indexes() {
     BASALT_TRY(index, Index::open({.directory = files_->shard_directory(shard),
                                    .shard = shard,
                                    .map_bytes = options_.lmdb_map_bytes,
-                                   .reserve_bytes = reserve}));
+                                   .reserve_bytes = reserve,
+                                   .clock = &clock_}));
     for (const auto& [space, sum] : index->space_sums()) totals_.add(space, sum);
     indexes_.push_back(std::move(index));
     states_.push_back(std::make_unique<ShardState>(*indexes_.back(), *files_));

@@ -31,7 +31,7 @@ struct EngineOptions {
   unsigned core_count = 1;
   unsigned shard_count_at_format = 8;  // power of two, at least core_count rounded up
   uint64_t log_segment_bytes =
-      0;  // at format; 0 = by disk size: 1/256 of the file system, 8 to 256 MiB
+      0;  // at format; 0 = by disk size: 1/256 of the file system, 4 to 256 MiB
   uint64_t bulk_segment_bytes = 0;              // at format; 0 = likewise
   uint64_t lmdb_map_bytes = uint64_t{1} << 40;  // address space only
   uint32_t checkpoint_entries = 100'000;        // a checkpoint starts at any of these three
@@ -60,8 +60,10 @@ struct EngineOptions {
 struct EngineStats {
   std::atomic<uint64_t> log_batches{0}, log_records{0}, log_bytes{0}, device_flushes{0};
   std::atomic<uint64_t> overlay_entries{0}, overlay_bytes{0};
-  // What is held now, and its limit; the other limits are constants, or settings.
-  std::atomic<uint64_t> overlay_bytes_max{0}, buffer_bytes{0}, io_in_flight{0};
+  // What is held now, and its limit.
+  std::atomic<uint64_t> overlay_bytes_max{0}, buffer_bytes{0}, buffer_bytes_max{0};
+  std::atomic<uint64_t> io_in_flight{0}, io_at_once_max{0};
+  std::atomic<uint64_t> index_read_age_ms{0};  // Index::oldest_walk_ms(); kPacedWalkMsMax
   // Of the core's shards, as of their last checkpoint. Lag: commits since the oldest read
   // transaction began.
   std::atomic<uint64_t> index_file_bytes{0}, index_used_bytes{0}, index_reader_lag{0};

@@ -35,6 +35,8 @@ Status sync_directory_at(const std::string& path) {
   return {};
 }
 
+const SystemClock kSystemClock;
+
 constexpr const char* kMend =
     "what is behind it cannot be read and a checkpoint of it stops all writes; stop the server and "
     "run basaltd rebuild-index";
@@ -47,6 +49,9 @@ void lmdb_asserted(MDB_env* env, const char* text) {
 }
 
 }  // namespace
+
+Index::Index(const Options& options)
+    : options_(options), clock_(options.clock != nullptr ? *options.clock : kSystemClock) {}
 
 Result<std::unique_ptr<Index>> Index::open(const Options& options) {
   std::unique_ptr<Index> index(new Index(options));
@@ -293,6 +298,35 @@ void Index::measure() {
     size.used_bytes += head.pages() * state->page_bytes;
   }
   size_ = size;
+}
+
+uint64_t Index::oldest_walk_ms() const {
+  const uint64_t began_ns = oldest_walk_ns_.load(std::memory_order_relaxed);
+  return began_ns == 0 ? 0 : (clock_.monotonic_ns() - began_ns) / 1'000'000;
+}
+
+IndexWalk::IndexWalk(Index& index) : index_(index), began_ns_(index.clock_.monotonic_ns()) {
+  const std::lock_guard lock(index_.walks_mutex_);
+  index_.walks_.insert(began_ns_);
+  index_.oldest_walk_ns_.store(*index_.walks_.begin(), std::memory_order_relaxed);
+}
+
+IndexWalk::~IndexWalk() {
+  {
+    const std::lock_guard lock(index_.walks_mutex_);
+    index_.walks_.erase(index_.walks_.find(began_ns_));
+    index_.oldest_walk_ns_.store(index_.walks_.empty() ? 0 : *index_.walks_.begin(),
+                                 std::memory_order_relaxed);
+  }
+  if (overdue()) {
+    log_warn("an index was read for long in one transaction; its file may have grown meanwhile",
+             {{"shard", index_.shard()},
+              {"ms", (index_.clock_.monotonic_ns() - began_ns_) / 1'000'000}});
+  }
+}
+
+bool IndexWalk::overdue() const {
+  return index_.clock_.monotonic_ns() - began_ns_ > kPacedWalkMsMax * 1'000'000;
 }
 
 // LMDB takes the short write that a full disk gives for EIO. Doing such a transaction again is

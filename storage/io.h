@@ -42,8 +42,9 @@ struct IoOp : Completion {
 };
 
 // Operations submitted and not yet completed are bounded by the callers' own limits; here none is
-// refused: what does not fit the kernel's queue waits. submit() only queues, poll() and
-// prepare_sleep() hand over to the kernel, so all operations of one loop turn cost one system call.
+// refused: what does not fit the kernel's queue waits. submit() queues, poll() and
+// prepare_sleep() hand over to the kernel, so that the operations of a loop turn share a system
+// call (reads go off by a few, so that the disk is at work meanwhile).
 //
 // The destructor waits until every operation has ended (a buffer given to the kernel may not be
 // freed before); their completions are in the run queue then.
@@ -56,6 +57,8 @@ class Io : public Poller {
 
   virtual void submit(IoOp& op) = 0;
   virtual size_t in_flight() const = 0;
+  // So many are with the kernel, or with threads, at once at most; the others wait for their turn.
+  virtual size_t at_once_max() const = 0;
   virtual std::string_view name() const = 0;  // "io_uring" or "threads"
 
   // Any thread: hands `completion` to the core; its next poll() posts it to the run queue. Wakes

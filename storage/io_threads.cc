@@ -73,6 +73,7 @@ class ThreadPoolIo final : public Io {
   }
 
   size_t in_flight() const override { return in_flight_; }
+  size_t at_once_max() const override { return kThreads; }
   std::string_view name() const override { return "threads"; }
 
  private:

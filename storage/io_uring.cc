@@ -128,6 +128,7 @@ class UringIo final : public Io {
   void woke() override {}
 
   size_t in_flight() const override { return in_flight_; }
+  size_t at_once_max() const override { return kKernelOpsMax; }
   std::string_view name() const override { return "io_uring"; }
 
  private:
@@ -156,12 +157,27 @@ class UringIo final : public Io {
 
   bool enter() {
     int submitted = io_uring_submit(&ring_);
-    if (submitted >= 0) return true;
+    if (submitted >= 0) {
+      BASALT_CHECK(!link_is_cut());
+      return true;
+    }
     // Transient: the entries stay in the ring and go with the next turn. Anything else means that
     // the ring is broken, and with it every promise about what was written.
     BASALT_CHECK(submitted == -EAGAIN || submitted == -EBUSY || submitted == -EINTR ||
                  submitted == -ENOMEM);
     return false;
+  }
+
+  // The kernel stops early where it has no memory for a request. If it has taken a write and not
+  // the fdatasync that is linked to it, the write went off alone, and the fdatasync would not wait
+  // for it: what it says would be worth nothing.
+  bool link_is_cut() const {
+    if (io_uring_sq_ready(&ring_) == 0) return false;
+    const io_uring_sqe& first = ring_.sq.sqes[*ring_.sq.khead & *ring_.sq.kring_mask];
+    const uint64_t tag = first.user_data;
+    if ((tag & kSyncTag) == 0) return false;
+    const IoOp& op = *reinterpret_cast<const IoOp*>(tag & ~kSyncTag);
+    return op.done_bytes < op.length;  // else there was nothing left to write: it has no link
   }
 
   void prepare(IoOp& op) {

@@ -244,8 +244,9 @@ class LogLane final : public Lane, private SpaceClient {
   }
 
   bool can_send() const {
-    if (held_ || stopping_ || waiting_for_space_ || in_flight_.size() >= kBatchesInFlightMax)
-      return false;
+    // Where writes have stopped there is nothing to hold back: what waits is told so.
+    if (held_ && files_.healthy()) return false;
+    if (stopping_ || waiting_for_space_ || in_flight_.size() >= kBatchesInFlightMax) return false;
     if (forming_ == nullptr) return !queue_.empty();
     if (forming_->builder.count() == 0) return !queue_.empty();
     return in_flight_.empty() || batch_full_ || forming_->builder.used() >= kSecondBatchBytesMin;

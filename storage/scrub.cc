@@ -286,13 +286,18 @@ Status Scrub::step() {
   }
 }
 
-Status Scrub::pace(size_t bytes) {
+Status Scrub::pace(size_t bytes, bool waits) {
   std::unique_lock lock(mutex_);
   pace_bytes_ += bytes;
   status_.bytes += bytes;
   for (;;) {
     if (stop_ || cancel_ || status_.state != ScrubState::kRunning) return fail(Code::kCancelled);
     if (status_.bytes_per_second == 0) return {};
+    if (!waits) {
+      pace_start_ns_ = parts_.clock.monotonic_ns();
+      pace_bytes_ = 0;
+      return {};
+    }
     const uint64_t due_ns =
         pace_start_ns_ + static_cast<uint64_t>(1e9 * static_cast<double>(pace_bytes_) /
                                                static_cast<double>(status_.bytes_per_second));
@@ -452,9 +457,9 @@ void Scrub::check_log(const std::string& path, uint32_t number, uint32_t generat
 
 // --- Indexes
 
-Result<std::unique_ptr<IndexPages>> Scrub::open_index(unsigned shard) {
+Result<std::unique_ptr<IndexPages>> Scrub::open_index(unsigned shard, const IndexWalk& walk) {
   return IndexPages::open(parts_.indexes[shard]->directory() + "/data.mdb",
-                          [this](size_t bytes) { return pace(bytes); });
+                          [this, &walk](size_t bytes) { return pace(bytes, !walk.overdue()); });
 }
 
 // A read transaction, and `pages` at the state that it sees.
@@ -521,7 +526,8 @@ bool Scrub::still_named(unsigned shard, const KeyView& key, const BlobRef& blob)
 
 Status Scrub::check_index(unsigned shard) {
   const std::string file = fmt::format("shard/{:02}/data.mdb", shard);
-  auto pages = open_index(shard);
+  std::optional<IndexWalk> walk(std::in_place, *parts_.indexes[shard]);
+  auto pages = open_index(shard, *walk);
   if (!pages) {
     find({Finding::Kind::kIndex, file, 0, pages.error().detail, shard, {}});
     return {};
@@ -567,6 +573,7 @@ Status Scrub::check_index(unsigned shard) {
     const std::lock_guard lock(mutex_);
     status_.records += records % 1024;
   }
+  walk.reset();
   for (const Suspect& suspect : suspects) {
     if (!still_named(shard, suspect.key.view(), suspect.blob)) continue;
     facts_.clear();
@@ -597,7 +604,8 @@ Status Scrub::check_blobs(unsigned shard) {
   LayerNames& layers = layers_[shard * kTableCount + position_.table];
   const auto ignore = [](const PageDamage&) {};  // check_index() has told of it
   {
-    BASALT_TRY(pages, open_index(shard));
+    const IndexWalk walk(*parts_.indexes[shard]);
+    BASALT_TRY(pages, open_index(shard, walk));
     const auto snapshot = pin(shard, *pages, ignore);
     if (!snapshot) return std::unexpected(snapshot.error());
     const auto table = static_cast<Table>(position_.table);

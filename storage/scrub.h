@@ -118,9 +118,9 @@ class Scrub {
   void check_log(const std::string& path, uint32_t number, uint32_t generation, uint64_t end);
   Status check_index(unsigned shard);
   Status check_blobs(unsigned shard);
-  Status pace(size_t bytes);
+  Status pace(size_t bytes, bool waits = true);
   void find(Finding finding);
-  Result<std::unique_ptr<IndexPages>> open_index(unsigned shard);
+  Result<std::unique_ptr<IndexPages>> open_index(unsigned shard, const IndexWalk& walk);
   Result<IndexReader::Snapshot> pin(unsigned shard, IndexPages& pages,
                                     const IndexPages::Damaged& damaged);
   std::optional<std::string> look(const BlobRef& blob, std::string& path);

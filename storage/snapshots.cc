@@ -139,9 +139,10 @@ namespace {
 
 // Every page, before liblmdb follows them.
 Status look_at_pages(Index& index, const CopyPace& pace) {
-  Status stopped;  // the walk takes anything but kCancelled for damage
+  const IndexWalk walk(index);
+  Status stopped;  // the pages' walk takes anything but kCancelled for damage
   const auto paced = [&](size_t bytes) -> Status {
-    stopped = pace(bytes);
+    stopped = pace(bytes, !walk.overdue());
     if (stopped && index.growth_waits()) stopped = growth_waits(index);
     if (!stopped) return fail(Code::kCancelled);
     return {};
@@ -184,6 +185,7 @@ Result<SnapshotFile> copy_index(Index& index, const std::string& path, const Cop
   UniqueFd from(ends[0]), to(ends[1]);
   // LMDB writes into the pipe at its own speed; what comes out is paced. The copy is one read
   // transaction long.
+  const IndexWalk walk(index);
   Status copied;
   std::thread copier([&] {
     lower_priority();
@@ -207,7 +209,7 @@ Result<SnapshotFile> copy_index(Index& index, const std::string& path, const Cop
       filled += static_cast<size_t>(got);
     }
     const Bytes bytes = Bytes(piece).first(filled);
-    if (status && !bytes.empty()) status = pace(bytes.size());
+    if (status && !bytes.empty()) status = pace(bytes.size(), !walk.overdue());
     if (status && index.growth_waits()) {
       status = growth_waits(index);
     }
@@ -383,12 +385,18 @@ Status Snapshots::make() {
 Status Snapshots::make_in(const std::string& directory, SnapshotInfo& info) {
   const uint64_t rate = parts_.options.snapshot_bytes_per_second;
   uint64_t start_ns = parts_.clock.monotonic_ns(), done = 0;
-  const auto pace = [&](size_t bytes) -> Status {
+  const auto pace = [&](size_t bytes, bool waits) -> Status {
     done += bytes;
     std::unique_lock lock(mutex_);
     status_.bytes_done += bytes;
     if (stop_) return fail(Code::kCancelled, "the server stops");
     if (rate == 0) return {};
+    if (!waits) {
+      // What is ahead of the pace now need not be waited for later.
+      start_ns = parts_.clock.monotonic_ns();
+      done = 0;
+      return {};
+    }
     const uint64_t due_ns = start_ns + static_cast<uint64_t>(1e9 * static_cast<double>(done) /
                                                              static_cast<double>(rate));
     const uint64_t now_ns = parts_.clock.monotonic_ns();

@@ -56,8 +56,9 @@ std::vector<SnapshotInfo> list_snapshots(const std::string& data_directory);
 Status verify_snapshot(const SnapshotInfo& snapshot);
 
 // Copies one index, compacted, to `path` (created, synced); `pace` is called with the bytes of each
-// piece before it is written and may wait, or stop the copy by an error.
-using CopyPace = std::function<Status(size_t bytes)>;
+// piece before it is written. It may wait, unless `waits` is false (see IndexWalk), or stop the
+// copy by an error.
+using CopyPace = std::function<Status(size_t bytes, bool waits)>;
 Result<SnapshotFile> copy_index(Index& index, const std::string& path, const CopyPace& pace);
 // Reads the copy back and checks every page and row; the position that it covers. kCorrupt: it (or
 // the index it came from) is damaged.

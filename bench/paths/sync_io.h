@@ -37,6 +37,7 @@ class SyncIo final : public storage::Io {
     return did;
   }
   size_t in_flight() const override { return in_flight_; }
+  size_t at_once_max() const override { return 1; }
   std::string_view name() const override { return "synchronous"; }
 
  private:

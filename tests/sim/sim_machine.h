@@ -136,6 +136,7 @@ class SimIo final : public storage::Io {
     return did;
   }
   size_t in_flight() const override { return queue_.size(); }
+  size_t at_once_max() const override { return SIZE_MAX; }
   std::string_view name() const override { return "simulated"; }
 
   void unwritten(std::vector<SimDisk::InFlight>& writes) const {

@@ -118,6 +118,7 @@ class HandIo final : public Io {
     return hold ? did : end_all() || did;
   }
   size_t in_flight() const override { return waiting.size(); }
+  size_t at_once_max() const override { return SIZE_MAX; }
   std::string_view name() const override { return "by hand"; }
 
   // Carries out waiting[at]; with `error` not 0 that is what it says afterwards.

@@ -187,7 +187,7 @@ TEST(Index, AMapThatHasToGrowEndsASlowCopy) {
   std::atomic<bool> copying{false};
   Result<SnapshotFile> copied = SnapshotFile{};
   std::thread copier([&] {
-    copied = copy_index(*index, directory.path() + "/copy", [&](size_t) -> Status {
+    copied = copy_index(*index, directory.path() + "/copy", [&](size_t, bool) -> Status {
       copying = true;
       while (!index->growth_waits()) std::this_thread::yield();
       return {};
@@ -201,7 +201,49 @@ TEST(Index, AMapThatHasToGrowEndsASlowCopy) {
   EXPECT_EQ(index->map_bytes(), 2 * before);
   ASSERT_FALSE(copied.has_value());
   EXPECT_EQ(copied.error().code, Code::kBusy);
-  EXPECT_TRUE(copy_index(*index, directory.path() + "/copy", [](size_t) { return Status(); }));
+  EXPECT_TRUE(
+      copy_index(*index, directory.path() + "/copy", [](size_t, bool) { return Status(); }));
+}
+
+// What holds a transaction of the index for long stops waiting, so that pages become free again.
+TEST(Index, AWalkKeepsToItsPaceForSoLongOnly) {
+  const TemporaryDirectory directory;
+  ManualClock clock(1'000'000);
+  auto opened = Index::open(
+      {.directory = directory.path() + "/03", .shard = 3, .map_bytes = 1 << 28, .clock = &clock});
+  ASSERT_TRUE(opened);
+  Index& index = **opened;
+  EXPECT_EQ(index.oldest_walk_ms(), 0);
+  const std::string meta(2000, 'm');
+  std::deque<std::string> names;
+  IndexWriter writer(index);
+  ASSERT_TRUE(writer.begin());
+  for (int i = 0; i < 4000; ++i) {
+    const KeyView key{Table::kCurrent, 5, names.emplace_back("name" + std::to_string(i))};
+    ASSERT_TRUE(writer.put(key, encode(key, {.size = 1, .meta = as_bytes(meta)}).view()));
+  }
+  ASSERT_TRUE(writer.commit());
+  std::vector<std::pair<uint64_t, bool>> seen;  // the walk's age, and whether it waits
+  const auto pace = [&](size_t, bool waits) {
+    seen.emplace_back(index.oldest_walk_ms(), waits);
+    clock.set_wall_ms(clock.wall_ms() + kPacedWalkMsMax / 2 + 1);
+    return Status();
+  };
+  EXPECT_TRUE(copy_index(index, directory.path() + "/copy", pace));
+  ASSERT_GE(seen.size(), 3);
+  bool waited = false, hurried = false;
+  for (const auto& [age_ms, waits] : seen) {
+    EXPECT_EQ(waits, age_ms <= kPacedWalkMsMax);
+    (waits ? waited : hurried) = true;
+  }
+  EXPECT_TRUE(waited);
+  EXPECT_TRUE(hurried);
+  EXPECT_EQ(index.oldest_walk_ms(), 0);
+  const IndexWalk first(index);
+  clock.set_wall_ms(clock.wall_ms() + 3);
+  const IndexWalk second(index);
+  clock.set_wall_ms(clock.wall_ms() + 4);
+  EXPECT_EQ(index.oldest_walk_ms(), 7);
 }
 
 TEST(Index, LargeCheckpointIsSplit) {

@@ -243,6 +243,20 @@ TEST_P(LaneTest, APoisonedEngineTakesNoMore) {
   EXPECT_EQ(bad.append.result.error().code, Code::kReadOnly);
 }
 
+// A checkpoint that failed leaves the overlay full, and the lane held: for good.
+TEST_P(LaneTest, WhatIsHeldHearsOfTheEnd) {
+  open();
+  lane->hold(true);
+  Record& forming = append(10, 10);
+  for (int i = 0; i < 100; ++i) append(100, kInlineBodyBytesMax);  // some wait behind the batch
+  core->turn_for(std::chrono::milliseconds(20));
+  EXPECT_FALSE(forming.append.done);
+  files->poison("a checkpoint");
+  ASSERT_TRUE(finish());
+  for (auto& record : records) EXPECT_EQ(record.append.result.error().code, Code::kReadOnly);
+  EXPECT_EQ(lane->queued(), 0u);
+}
+
 TEST_P(LaneTest, AFreshServerStaysSmall) {
   open();
   append(10, 10);
@@ -271,6 +285,7 @@ class FailingIo final : public Io {
     return drain_posted(run_queue_) || did;
   }
   size_t in_flight() const override { return real_.in_flight(); }
+  size_t at_once_max() const override { return real_.at_once_max(); }
   std::string_view name() const override { return "failing"; }
   int good_writes = 0;
 
