@@ -150,6 +150,8 @@ class TreeCursor {
   Step neighbour(bool forward);  // leaf; its first or last row becomes the place
   Step arrive();
   void walk_ahead(const Level& leaf);
+  Step next_leaf();
+  void read_ahead();
 
   const TreeState* state_ = nullptr;
   const TreeHead* tree_ = nullptr;
@@ -163,6 +165,11 @@ class TreeCursor {
   const uint8_t* walked_ = nullptr;  // the leaf that was met last
   const uint8_t* ahead_ = nullptr;   // the next one, if the page above knows it
   uint32_t ahead_at_ = 0, ahead_step_ = 0;
+  // A walk that met a leaf which had to come from the disk has the next ones read side by side:
+  // those that the page `asked_` names before `asked_to_`.
+  bool cold_ = false;
+  uint64_t asked_ = 0;
+  unsigned asked_to_ = 0;
   mutable uint64_t damaged_page_ = 0;
   mutable const char* damage_ = "";
   Level levels_[lmdb::kDepthMax];
