@@ -240,7 +240,7 @@ def load_once(settings, server, options):
     latency = total["latency_us"]
     out = {"rate": total["operations_per_s"], "mbps": total["bytes_per_s"] / 1e6, "operations": total["operations"],
            "cpu_us": used.get("cpu_us_per_operation", 0.0), "p50_us": latency["p50"], "p99_us": latency["p99"],
-           "busiest": result["client"]["busiest_thread"], "rss": used.get("rss_bytes_max", 0)}
+           "busiest": result["client"]["busiest_thread"], "client_us": result["client"]["cpu_us_per_operation"], "rss": used.get("rss_bytes_max", 0)}
     if total["bytes"]:
         out["cpu_s_per_gb"] = out["cpu_us"] * total["operations"] / total["bytes"] * 1e3
     for name, entry in result["operations"].items():
