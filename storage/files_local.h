@@ -325,6 +325,8 @@ class LocalFiles final : public Files {
   Superblock superblock_;
   GuardEpochs guards_;
   VerifiedChunks verified_;
+  // Of own files: there, and its name synced. The maintenance thread's.
+  std::string own_directory_;
   std::atomic<bool> direct_io_{true};  // written by the maintenance thread, after start()
 
   mutable std::mutex mutex_;

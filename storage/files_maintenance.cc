@@ -395,9 +395,12 @@ Status LocalFiles::make_own_files(unsigned number, unsigned count) {
       BASALT_TRY(file_number, take_number());
       std::string path = path_of(FileKind::kOwn, file_number);
       std::string directory = path.substr(0, path.rfind('/'));
-      BASALT_TRY(blob, open_at(disk_, directory_.get(), "blob", O_RDONLY | O_DIRECTORY));
-      BASALT_CHECK_OK(
-          make_directory(disk_, blob.get(), directory.substr(directory.rfind('/') + 1).c_str()));
+      if (directory != own_directory_) {
+        BASALT_TRY(blob, open_at(disk_, directory_.get(), "blob", O_RDONLY | O_DIRECTORY));
+        BASALT_CHECK_OK(
+            make_directory(disk_, blob.get(), directory.substr(directory.rfind('/') + 1).c_str()));
+        own_directory_ = directory;
+      }
       BASALT_TRY(file, open_direct(path, O_RDWR | O_CREAT | O_EXCL));
       made.push_back({file_number, std::move(file)});
       if (directories.empty() || directories.back() != directory) directories.push_back(directory);

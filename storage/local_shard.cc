@@ -146,13 +146,13 @@ void LocalShard::apply(ApplyRequest& request) {
     if (files_.take_room(ticket) == Room::kYes) return start(request);
   }
   gated_.emplace_back(request, room_wanted(request), held);
-  drive_gated();
+  drive_gated(std::prev(gated_.end()));
 }
 
-// All of them: each has its place in the queue for room, and its own time.
-bool LocalShard::drive_gated() {
+// Each has its place in the queue for room, and its own time.
+bool LocalShard::drive_gated(std::list<Gated>::iterator from) {
   bool did = false;
-  for (auto it = gated_.begin(); it != gated_.end();) {
+  for (auto it = from; it != gated_.end();) {
     // A shard that stops or is read-only says so itself.
     const Room room = stopping_ || !files_.healthy() ? Room::kYes : files_.take_room(it->ticket);
     if (room == Room::kWait) {

@@ -48,7 +48,7 @@ class LocalShard final : public MetaShard {
 
   // New data waits for room near the low-water mark, in order; each turn of the loop takes up what
   // may go on. True if it did anything.
-  bool drive() { return !gated_.empty() && drive_gated(); }
+  bool drive() { return !gated_.empty() && drive_gated(gated_.begin()); }
   size_t waiting_for_room() const { return gated_.size(); }
 
  private:
@@ -77,7 +77,7 @@ class LocalShard final : public MetaShard {
     RoomTicket ticket;
   };
 
-  bool drive_gated();
+  bool drive_gated(std::list<Gated>::iterator from);
   void start(ApplyRequest& request);
   void refuse(ApplyRequest& request, Error error);
   Status admit(const fb::MutationBatch& batch);

@@ -92,16 +92,24 @@ void VerifiedChunks::cold_read(const BlobRef& blob, uint64_t first, uint64_t las
   clear(blob, first, last);
 }
 
-void VerifiedChunks::clear(const BlobRef& blob, uint64_t first, uint64_t last) {
+template <class Change>
+void VerifiedChunks::change(const BlobRef& blob, uint64_t first, uint64_t last, Change&& changed) {
   for (uint64_t block = first / kVerifiedBlockChunks; block <= last / kVerifiedBlockChunks;
        ++block) {
     const auto [entry, tag] = place(blob, block);
     const uint64_t bits = chunk_bits(block, first, last);
     std::atomic_ref shared(*entry);
     uint64_t old = shared.load();
-    while ((old & ~kChunkBits) == tag && !shared.compare_exchange_weak(old, old & ~bits)) {
+    while (!shared.compare_exchange_weak(old, changed(old, tag, bits))) {
     }
   }
+}
+
+// An entry that is another block's stays.
+void VerifiedChunks::clear(const BlobRef& blob, uint64_t first, uint64_t last) {
+  change(blob, first, last, [](uint64_t old, uint64_t tag, uint64_t bits) {
+    return (old & ~kChunkBits) == tag ? old & ~bits : old;
+  });
 }
 
 uint64_t VerifiedChunks::stamp(const BlobRef& blob, uint64_t first, uint64_t last) const {
@@ -124,16 +132,9 @@ void VerifiedChunks::set(const BlobRef& blob, uint64_t first, uint64_t last, uin
     return;
   }
   if (this->stamp(blob, first, last) != stamp) return;
-  for (uint64_t block = first / kVerifiedBlockChunks; block <= last / kVerifiedBlockChunks;
-       ++block) {
-    const auto [entry, tag] = place(blob, block);
-    const uint64_t bits = chunk_bits(block, first, last);
-    std::atomic_ref shared(*entry);
-    uint64_t old = shared.load();
-    while (
-        !shared.compare_exchange_weak(old, (old & ~kChunkBits) == tag ? old | bits : tag | bits)) {
-    }
-  }
+  change(blob, first, last, [](uint64_t old, uint64_t tag, uint64_t bits) {
+    return (old & ~kChunkBits) == tag ? old | bits : tag | bits;
+  });
   if (this->stamp(blob, first, last) != stamp) clear(blob, first, last);
 }
 

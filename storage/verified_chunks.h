@@ -59,6 +59,9 @@ class VerifiedChunks {
   uint64_t* body_entry(const BlobRef& blob) const;
   uint32_t* page_reads(const BlobRef& blob, uint64_t offset) const;
   uint32_t* chunk_reads(const BlobRef& blob, uint64_t chunk) const;
+  // Each block's entry becomes changed(entry, tag, bits of the chunks).
+  template <class Change>
+  void change(const BlobRef& blob, uint64_t first, uint64_t last, Change&& changed);
   void clear(const BlobRef& blob, uint64_t first, uint64_t last);
 
   Array<uint64_t> blocks_;
