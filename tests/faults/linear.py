@@ -3,8 +3,8 @@
 
 64 clients on a few keys put (plain, If-Match, If-None-Match: *), delete, get and head; every value is unique, so a read names the
 write that it saw. All calls and answers are recorded with their times. Between rounds, and with --kills in the middle of one, the
-server is killed and started again; a call without an answer may have happened at any time since, or never. Afterwards the history
-of each key is checked: is there an order of the operations, each between its call and its answer, in which every answer is right?
+server is killed and started again; a call whose connection ended without an answer happened before that end or never (the server it
+was sent to is dead), one that timed out at any time since or never. Afterwards the history of each key is checked: is there an order of the operations, each between its call and its answer, in which every answer is right?
 (Wing and Gong's search with Lowe's memory; a key's history falls into short pieces at moments when nothing is under way.)
 
 The set workload: writers put keys that nobody else writes, each followed by a listing that must show them, and all that was
@@ -23,14 +23,14 @@ import sys
 import threading
 import time
 
-from faults.wire import S3, Broken, NotSent
+from faults.wire import S3, Broken, NotSent, TimedOut
 from harness.server import Server
 
 BUCKET, LISTED = "linear", "listed"
 PROCESSES = 4
 KEYS = 160
 ABSENT = None
-UNKNOWN = float("inf")  # the end of a call that was never answered
+UNKNOWN = float("inf")  # the end of a call that may still happen
 NO_SERVER_SECONDS = 120  # without a connection: then it does not come back any more
 
 
@@ -103,10 +103,10 @@ def run_clients(connection, seed, clients, operations, keys, epoch):
                     problems.append(f"no connection for {NO_SERVER_SECONDS} s")
                 sent = False
                 time.sleep(0.05)  # the server is being started again
-            except Broken:
+            except Broken as error:
                 if kind not in ("get", "head"):
                     argument = None if kind == "delete" else (value, condition if kind != "put" else None)
-                    mine.append([key, kind, argument, "unknown", begin, UNKNOWN])
+                    mine.append([key, kind, argument, "unknown", begin, UNKNOWN if isinstance(error, TimedOut) else time.monotonic_ns()])
         s3.close()
         with lock:
             history.extend(mine)
@@ -146,15 +146,29 @@ WRONG = object()
 
 
 def check_piece(states, operations):
-    """All states in which the operations can end, begun in any of `states`. Unknown ones may also have no effect, or a later one:
-    they are returned with the state, as still open. states: set of (state, frozenset of open unknown operations' indices)."""
+    """All states in which the operations can end, begun in any of `states`. Of those without an answer the ones that ended may have no
+    effect; the others may have it later: they are returned with the state, as still open. states: set of (state, frozenset of open unknown operations' indices)."""
     operations = sorted(operations, key=lambda o: o[4])
     done_all = (1 << len(operations)) - 1
     # An open operation may stay so for ever: where the same was reached with more of them open, this adds nothing.
     seen, visited = {}, 0
     stack = sorted(((0, state, opened) for state, opened in states), key=lambda item: len(item[2]))
+
+    def callable_now(done):
+        """What may come next: all that was called before any other that is left has ended; and when that is."""
+        left = [(i, o) for i, o in enumerate(operations) if not done >> i & 1]
+        first_end = min((o[5] for _, o in left), default=UNKNOWN)
+        return [(i, o) for i, o in left if o[4] <= first_end], first_end
+
     while stack:
         done, state, opened = stack.pop()
+        # What changes nothing and is right here comes at once: in any order in which it comes later it can be moved to the front.
+        while True:
+            following, first_end = callable_now(done)
+            unchanged = sum(1 << i for i, o in following if (o[1] == "get" or o[3] == "failed") and step(state, o) is not WRONG)
+            if not unchanged:
+                break
+            done |= unchanged
         known = seen.setdefault((done, state), [])
         if any(opened <= other for other in known):
             continue
@@ -164,20 +178,16 @@ def check_piece(states, operations):
             raise RuntimeError("a piece of a history is too long to check")
         if done == done_all:
             continue
-        # The next in order is one that was called before any other that is left has ended.
-        first_end = min(o[5] for i, o in enumerate(operations) if not done >> i & 1)
         for index in opened:
             after = step(state, unknowns[index])
             if after != state and unknowns[index][4] <= first_end:
                 stack.append((done, after, opened - {index}))
-        for i, operation in enumerate(operations):
-            if done >> i & 1:
-                continue
-            if operation[4] > first_end:
-                break
+        for i, operation in following:
             after = step(state, operation)
             if after is not WRONG:
                 stack.append((done | 1 << i, after, opened))
+            if operation[3] == "unknown" and after != state:
+                stack.append((done | 1 << i, state, opened))  # it did not happen
     return {(state, opened) for (done, state), known in seen.items() if done == done_all for opened in known}
 
 
@@ -267,6 +277,11 @@ def self_test():
     late = [["k", "put", ("b", None), "unknown", 20, UNKNOWN], ["k", "get", None, "a", 30, 35], ["k", "get", None, "b", 40, 45]]
     if check(first, *stale) or not check(first, *late):
         raise RuntimeError("the checker does not see a stale read or an open write")
+    cut = ["k", "put", ("b", None), "unknown", 20, 60]
+    for reads, right in (("ab", False), ("bb", True), ("aa", True), ("ba", False)):
+        gets = [["k", "get", None, value, 70 + 10 * i, 75 + 10 * i] for i, value in enumerate(reads)]
+        if check(first, cut, *gets) != right:
+            raise RuntimeError("the checker is wrong about a write that was cut")
     # Dirty reads: what was seen of a write that was never answered is gone later, seen by a GET or a HEAD.
     for seen in ("b", "etag:" + hashlib.md5(b"b").hexdigest()):
         dirty = [late[0], ["k", "get", None, seen, 40, 45]]
@@ -304,7 +319,7 @@ def registers(server, args):
                 raise Violation(f"{problems[0]} (and {len(problems) - 1} more)")
             worker.join()
     took = time.monotonic() - begin
-    unknown = sum(o[5] == UNKNOWN for o in history)
+    unknown = sum(o[3] == "unknown" and o[1] != "get" for o in history)
     if args.save:
         with open(args.save, "w") as file:
             json.dump(history, file)

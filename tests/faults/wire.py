@@ -15,6 +15,10 @@ class Broken(OSError):
     """No whole answer came."""
 
 
+class TimedOut(Broken):
+    """The server may still be at work on it."""
+
+
 class NotSent(Broken):
     """There was no connection: the request was certainly not carried out."""
 
@@ -74,6 +78,9 @@ class S3:
             return self._answer(method)
         except NotSent:
             raise
+        except TimeoutError:
+            self.close()
+            raise TimedOut(f"no answer in {self.timeout} s") from None
         except (OSError, ValueError) as error:
             self.close()
             raise Broken(str(error) or type(error).__name__) from None
