@@ -15,6 +15,7 @@
 
 #include "storage/files_posix.h"
 #include "storage/seeded_bugs.h"
+#include "storage/segment_format.h"
 
 namespace basalt::storage {
 namespace {
@@ -177,6 +178,13 @@ Status sync_file(Disk& disk, int fd, std::string_view what) {
     // not know.
     if (result != -EINTR)
       return fail(Code::kIo, fmt::format("{}: {}", what, std::strerror(-result)));
+  }
+}
+
+void wait_for_earlier_writes(const UniqueFd& fd) {
+  // Whatever it says of the space, it waited first. Where there is no fallocate there is nothing
+  // else to ask.
+  while (fd.disk().allocate(fd.get(), kBlockBytes) == -EINTR) {
   }
 }
 

@@ -117,6 +117,12 @@ Status sync_directory(Disk& disk, int fd, std::string_view what);
 inline Status sync_directory(const UniqueFd& fd, std::string_view what) {
   return sync_directory(fd.disk(), fd.get(), what);
 }
+// Waits for what an earlier process left under way to the file: what io_uring had handed to the
+// disk when its process was killed goes on after the process is gone and its lock is free, and
+// would fall upon what is written there since. fallocate(2), asked for the first block, which is
+// there already, waits for direct I/O (ext4 and xfs do; seen with a stopped disk:
+// docs/reliability.md).
+void wait_for_earlier_writes(const UniqueFd& fd);
 // A directory below `at`, made if it is missing; the entry is synced.
 Status make_directory(Disk& disk, int at, const char* name);
 

@@ -237,6 +237,7 @@ Result<SegmentEntry*> LocalFiles::raw_segment(FileKind kind, UniqueFd& fd) {
     return std::unexpected(file.error());
   }
   fd = std::move(*file);
+  wait_for_earlier_writes(fd);
   return entry;
 }
 

@@ -107,6 +107,7 @@ class ChainReplay {
         segments_(std::move(segments)),
         applied_(applied),
         trust_checkpoints_(options.trust_checkpoints),
+        served_(options.make_durable),
         visit_(visit),
         reader_(memory) {
     std::sort(segments_.begin(), segments_.end(), [](const Segment& a, const Segment& b) {
@@ -199,6 +200,11 @@ class ChainReplay {
  private:
   Status read_firsts() {
     for (Segment& segment : segments_) {
+      if (served_) {
+        const std::string path = LocalFiles::path_of(FileKind::kLog, segment.file.number);
+        BASALT_TRY(fd, open_at(place_.disk, place_.directory_fd, path, O_RDWR));
+        wait_for_earlier_writes(fd);
+      }
       BASALT_CHECK_OK(reader_.open(place_, segment.file.number));
       std::array<uint8_t, sizeof(BatchHeader)> block{};
       BASALT_CHECK_OK(reader_.peek(kSegmentDataOffset, block));
@@ -330,6 +336,7 @@ class ChainReplay {
   std::vector<Segment> segments_;
   std::span<const LogPosition> applied_;
   const bool trust_checkpoints_;
+  const bool served_;  // what is visited; what is not there now must not come later
   const std::function<Status(const RecoveredRecord&)>& visit_;
   SegmentReader reader_;
   uint64_t epoch_ = 0;

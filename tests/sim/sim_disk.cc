@@ -14,6 +14,9 @@
 namespace basalt::sim {
 namespace {
 
+// What comes late does so within so many calls of the next process: some of recovery, or later.
+constexpr uint64_t kLateCallsMax = 400;
+
 uint64_t pages_of(uint64_t bytes) { return (bytes + 4095) / 4096; }
 
 bool all_zero(Bytes bytes) {
@@ -67,6 +70,7 @@ SimDisk::InodePtr SimDisk::walk(int at, const std::string& path, std::string& na
 
 bool SimDisk::begin_change(const char* what, uint64_t inode, uint64_t a, uint64_t b) {
   if (dead_) return false;
+  land_late();
   trace_.event(what, inode, a, b);
   if (crash_in_ != 0 && --crash_in_ == 0) {
     crash();
@@ -123,6 +127,7 @@ int64_t SimDisk::read(int fd, MutableBytes out, uint64_t offset) {
                               reinterpret_cast<uintptr_t>(out.data()) % kPage != 0)) {
     return -EINVAL;
   }
+  land_late();
   if (chance_.happens(faults.interrupted)) return -EINTR;
   if (chance_.happens(faults.read_error)) {
     ++read_errors_;
@@ -302,8 +307,9 @@ int SimDisk::allocate(int fd, uint64_t size) {
   if (dead_) return -EIO;
   const InodePtr inode = inode_of(fd);
   if (inode == nullptr || inode->directory) return -EBADF;
-  if (chance_.happens(faults.allocate_unsupported)) return -EOPNOTSUPP;
   if (chance_.happens(faults.interrupted)) return -EINTR;
+  land_late(inode.get());
+  if (chance_.happens(faults.allocate_unsupported)) return -EOPNOTSUPP;
   if (size <= inode->seen.size) return 0;
   const uint64_t grown = (pages_of(size) - inode->seen.slots.size()) * kPage;
   if (used_bytes() + grown > capacity_bytes) return -ENOSPC;
@@ -317,6 +323,7 @@ int SimDisk::truncate(int fd, uint64_t size) {
   if (dead_) return -EIO;
   const InodePtr inode = inode_of(fd);
   if (inode == nullptr || inode->directory) return -EBADF;
+  land_late(inode.get());
   if (!begin_change("truncate", inode->id, size, 0)) return -EIO;
   inode->seen.resize(size);
   inode->pending.push_back({.kind = Change::Kind::kTruncate, .size = size});
@@ -448,7 +455,8 @@ void SimDisk::crash() {
   if (dead_) return;
   trace_.event("crash");
   crash_in_ = 0;
-  add_in_flight();
+  for (auto& [inode, change] : pick_in_flight()) inode->pending.push_back(std::move(change));
+  late_.clear();
   for (const auto& [id, inode] : all_inodes()) {
     pick_part(inode->pending, inode->durable, false);
     const uint64_t mode = chance_.below(3);
@@ -472,12 +480,22 @@ void SimDisk::kill() {
     inode->durable_entries = inode->entries;
     inode->pending_entries.clear();
   }
+  for (auto& [inode, change] : pick_in_flight()) {
+    late_.push_back({inode, std::move(change), chance_.below(kLateCallsMax)});
+  }
   dead_ = true;
 }
 
-void SimDisk::add_in_flight() {
+bool SimDisk::writing() const {
+  std::vector<InFlight> writes;
+  in_flight(writes);
+  return !writes.empty();
+}
+
+std::vector<std::pair<SimDisk::InodePtr, SimDisk::Change>> SimDisk::pick_in_flight() {
   std::vector<InFlight> writes;
   if (in_flight) in_flight(writes);
+  std::vector<std::pair<InodePtr, Change>> picked;
   for (const InFlight& write : writes) {
     const InodePtr inode = inode_of(write.fd);
     if (inode == nullptr || chance_.happens(0.5)) continue;
@@ -489,7 +507,23 @@ void SimDisk::add_in_flight() {
       std::memcpy(page->data(), write.bytes.data() + at, kPage);
       change.pages.push_back(std::move(page));
     }
-    inode->pending.push_back(std::move(change));
+    picked.emplace_back(inode, std::move(change));
+  }
+  return picked;
+}
+
+void SimDisk::land(const InodePtr& inode, const Change& change) {
+  trace_.event("late write", inode->id, change.first_page, change.pages.size());
+  apply(inode->seen, change);
+  inode->pending.push_back(change);
+}
+
+// What is due now, or all of one file.
+void SimDisk::land_late(const Inode* all_of) {
+  for (auto it = late_.begin(); it != late_.end();) {
+    const bool due = all_of != nullptr ? it->inode.get() == all_of : it->calls-- == 0;
+    if (due) land(it->inode, it->change);
+    it = due ? late_.erase(it) : std::next(it);
   }
 }
 

@@ -6,7 +6,9 @@
 // nothing, everything, or a subset, with pages torn at 512 bytes; what was synced stays. After it
 // every call fails with EIO until restart(). A failed sync forgets what it could not write (as
 // Linux does: the pages count as clean, and no later sync writes them). Descriptors are numbers of
-// its own, so that a call that goes round the interface fails.
+// its own, so that a call that goes round the interface fails. What io_uring had handed to the disk
+// when its process was killed may reach it later, under the next process: until then nothing waits
+// for it but a call that changes the file's extents.
 #pragma once
 
 #include <array>
@@ -65,18 +67,19 @@ class SimDisk final : public storage::Disk {
   uint64_t capacity_bytes = 0;
 
   // Writes that were handed to Io and have not begun: a part of them is on the disk when power
-  // fails.
+  // fails, or comes late.
   struct InFlight {
     int fd;
     Bytes bytes;
     uint64_t offset;
   };
   std::function<void(std::vector<InFlight>&)> in_flight;
+  bool writing() const;  // there are such writes
 
   // Power fails now, or at the n-th call from now that changes anything (in the middle of it).
   void crash();
-  // The process ends and the machine goes on: all that was written is there, nothing more is
-  // written.
+  // The process ends and the machine goes on: all that was written is there; of what was on its way
+  // a part comes late.
   void kill();
   void crash_after(uint64_t calls) { crash_in_ = calls + 1; }
   void cancel_crash() { crash_in_ = 0; }
@@ -141,6 +144,11 @@ class SimDisk final : public storage::Disk {
     std::map<std::string, InodePtr> entries, durable_entries;
     std::vector<EntryChange> pending_entries;
   };
+  struct LateWrite {
+    InodePtr inode;
+    Change change;
+    uint64_t calls;  // that go before it
+  };
   struct Open {
     InodePtr inode;
     bool error = false;  // another descriptor's sync failed: the next one here says so too
@@ -155,7 +163,10 @@ class SimDisk final : public storage::Disk {
   bool begin_change(const char* what, uint64_t inode, uint64_t a, uint64_t b);  // false: dead
   static void apply(Content& content, const Change& change);
   void apply_torn(Content& content, const Change& change);
-  void add_in_flight();
+  // Some of what is on its way now.
+  std::vector<std::pair<InodePtr, Change>> pick_in_flight();
+  void land(const InodePtr& inode, const Change& change);
+  void land_late(const Inode* all_of = nullptr);
   void collect(const InodePtr& inode, std::map<uint64_t, InodePtr>& all) const;
   std::map<uint64_t, InodePtr> all_inodes() const;
   void pick_part(std::vector<Change>& pending, Content& content, bool failed_sync);
@@ -165,6 +176,7 @@ class SimDisk final : public storage::Disk {
   const std::string root_path_;
   InodePtr top_;  // its only entry is the data directory, "data"
   std::map<int, Open> open_;
+  std::vector<LateWrite> late_;
   int next_fd_ = 1 << 20;
   uint64_t next_inode_ = 1;
   uint64_t crash_in_ = 0;

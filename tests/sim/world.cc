@@ -722,13 +722,13 @@ std::optional<BlobRef> World::pick_blob() {
   return blob;
 }
 
-void World::live(bool last) {
+void World::live(bool until_writing) {
   choose_faults();
   const uint64_t turns = chance_.between(100, 3000);
   const uint64_t tasks_max = crowded_ ? 64 : chance_.between(1, 24);
   const double fresh = static_cast<double>(chance_.between(10, 60)) / 100;
   const double stalls = core_count() > 1 && (crowded_ || chance_.happens(0.4)) ? 0.01 : 0;
-  if (!last && chance_.happens(0.4))
+  if (!until_writing && chance_.happens(0.4))
     disk_->crash_after(chance_.below(chance_.happens(0.5) ? 200 : 3000));
   for (uint64_t i = 0; i < turns && !failed() && !disk_->dead(); ++i) {
     if (tasks_.size() < tasks_max && chance_.happens(fresh)) new_task();
@@ -747,6 +747,7 @@ void World::live(bool last) {
         disk_->injected_read_errors() == 0) {
       fail("the engine stopped writing without a cause: " + engine_->health_text());
     }
+    if (until_writing && i > turns / 2 && disk_->writing()) return;
   }
 }
 
@@ -761,13 +762,14 @@ Outcome World::run() {
     verify();
     if (!failed()) load_control();
     if (failed()) break;
-    live(false);
-    if (!failed() && !disk_->dead() && chance_.happens(0.4)) quiet();
+    const bool kill = chance_.happens(0.2);  // while something is on its way to the disk
+    live(kill);
+    if (!failed() && !kill && !disk_->dead() && chance_.happens(0.4)) quiet();
     if (failed()) break;
     const uint64_t end = chance_.below(100);
-    if (disk_->dead() || end < 50) {
+    if (disk_->dead() || (!kill && end < 50)) {
       end_by_crash(true);
-    } else if (end < 75) {
+    } else if (kill || end < 65) {
       end_by_crash(false);
     } else {
       end_by_stop();

@@ -144,7 +144,7 @@ class World {
   bool deliver_all();
   void quiet();
   void judge_mail();
-  void live(bool last);
+  void live(bool until_writing);
   void stall_cores(double probability);
   void turn();
   void turn_of(unsigned number);
