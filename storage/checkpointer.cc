@@ -26,56 +26,82 @@ SpaceSum SpaceTotals::of(uint64_t space) const {
 
 namespace {
 
+// So many that they change at most the 16th part of the index's pages: of entries in any place each
+// changes a page.
+size_t entries_per_part(const Index& index, size_t entries) {
+  const uint64_t pages = index.size().used_pages;
+  const uint64_t changed = std::min<uint64_t>(entries, pages);
+  if (changed * kCheckpointPartsPerIndex <= pages) return kCheckpointEntriesPerPart;
+  const uint64_t parts = (changed * kCheckpointPartsPerIndex + pages - 1) / pages;
+  return std::clamp<uint64_t>((entries + parts - 1) / parts, kCheckpointEntriesPerPartMin,
+                              kCheckpointEntriesPerPart);
+}
+
+}  // namespace
+
+OverlayCheckpoint::OverlayCheckpoint(Index& index, const Overlay& overlay,
+                                     const LogPosition* position, SpaceTotals& totals)
+    : index_(index),
+      overlay_(overlay),
+      position_(position),
+      totals_(totals),
+      writer_(index),
+      at_(overlay.begin()),
+      entries_max_(entries_per_part(index, overlay.entries())) {}
+
 // Entries from `at` on, up to the bounds of a part; `at` ends where the next part begins.
-Status write_part(IndexWriter& writer, Overlay::Iterator& at, const Overlay::Iterator& end,
-                  size_t entries_max) {
+Status OverlayCheckpoint::fill(Overlay::Iterator& at) {
   size_t bytes = 0;
-  for (size_t count = 0; at != end && count < entries_max && bytes < kCheckpointBytesPerPart;
+  for (size_t count = 0;
+       at != overlay_.end() && count < entries_max_ && bytes < kCheckpointBytesPerPart;
        ++at, ++count) {
     const Overlay::Entry& entry = **at;
     if (entry.tombstone()) {
-      BASALT_CHECK_OK(writer.erase(entry.key()));
+      BASALT_CHECK_OK(writer_.erase(entry.key()));
     } else {
-      BASALT_CHECK_OK(writer.put(entry.key(), entry.value()));
+      BASALT_CHECK_OK(writer_.put(entry.key(), entry.value()));
       bytes += entry.value().size();
     }
   }
   return {};
 }
 
-}  // namespace
+Result<bool> OverlayCheckpoint::write_part() {
+  for (;;) {
+    Overlay::Iterator part_end = at_;
+    Status status = writer_.begin();
+    if (status) status = fill(part_end);
+    const bool last = part_end == overlay_.end();
+    if (status && last && position_ != nullptr) status = writer_.set_applied(*position_);
+    // Before the commit: whoever sees it sees this.
+    if (status && !last && index_.partly() % 2 == 0) index_.partly_.fetch_add(1);
+    if (status) status = writer_.commit();
+    if (!status) {
+      writer_.abort();
+      if (writer_.map_full()) {
+        // The same part again in a larger map.
+        BASALT_CHECK_OK(writer_.grow_map());
+        continue;
+      }
+      if (status.error().code != Code::kNoSpace || entries_max_ <= kCheckpointEntriesPerPartMin)
+        return std::unexpected(status.error());
+      entries_max_ = std::max(entries_max_ / 8, kCheckpointEntriesPerPartMin);
+      continue;
+    }
+    for (const auto& [space, change] : writer_.space_changes()) totals_.add(space, change);
+    at_ = part_end;
+    if (last && index_.partly() % 2 == 1) index_.partly_.fetch_add(1);
+    if (last) writer_.settle();
+    return last;
+  }
+}
 
 Status checkpoint_overlay(Index& index, const Overlay& overlay, const LogPosition* position,
                           SpaceTotals& totals) {
-  IndexWriter writer(index);
-  size_t entries_max = overlay.entries() > kCheckpointEntriesUnsplit ? kCheckpointEntriesPerPart
-                                                                     : kCheckpointEntriesUnsplit;
-  Overlay::Iterator at = overlay.begin();
+  OverlayCheckpoint checkpoint(index, overlay, position, totals);
   for (;;) {
-    Overlay::Iterator part_end = at;
-    Status status = writer.begin();
-    if (status) status = write_part(writer, part_end, overlay.end(), entries_max);
-    const bool last = part_end == overlay.end();
-    if (status && last && position != nullptr) status = writer.set_applied(*position);
-    if (status) status = writer.commit();
-    if (!status) {
-      writer.abort();
-      if (writer.map_full()) {
-        // The same part again in a larger map.
-        BASALT_CHECK_OK(writer.grow_map());
-        continue;
-      }
-      if (status.error().code != Code::kNoSpace || entries_max == kCheckpointEntriesPerPartMin)
-        return status;
-      entries_max = std::max(entries_max / 8, kCheckpointEntriesPerPartMin);
-      continue;
-    }
-    for (const auto& [space, change] : writer.space_changes()) totals.add(space, change);
-    if (last) {
-      writer.settle();
-      return {};
-    }
-    at = part_end;
+    BASALT_TRY(last, checkpoint.write_part());
+    if (last) return {};
   }
 }
 
@@ -126,15 +152,23 @@ void Checkpointer::bury(std::unique_ptr<Overlay> overlay, std::vector<BlobRef> d
   helper_->kick();
 }
 
-void Checkpointer::write_shard(Job& job, Outcome& outcome) {
+void Checkpointer::write_part(Job& job, Outcome& outcome) {
   if (job.done == job.shards.size()) return;
-  ShardState& shard = *job.shards[job.done++];
-  const Overlay& frozen = *shard.frozen();
-  job.entries += frozen.entries();
-  outcome.status = checkpoint_overlay(shard.index(), frozen, &job.position, totals_);
-  if (outcome.status) return;
-  Error& error = outcome.status.error();
-  error.detail = fmt::format("checkpoint of shard {}: {}", shard.index().shard(), error.detail);
+  ShardState& shard = *job.shards[job.done];
+  if (!job.current) {
+    const Overlay& frozen = *shard.frozen();
+    job.entries += frozen.entries();
+    job.current.emplace(shard.index(), frozen, &job.position, totals_);
+  }
+  const Result<bool> last = job.current->write_part();
+  if (!last) {
+    outcome.status =
+        fail(last.error().code,
+             fmt::format("checkpoint of shard {}: {}", shard.index().shard(), last.error().detail));
+  } else if (*last) {
+    job.current.reset();
+    ++job.done;
+  }
 }
 
 uint32_t Checkpointer::work() {
@@ -152,7 +186,7 @@ uint32_t Checkpointer::work() {
     return tick_ms_;
   }
   Outcome outcome{{}, job->position};
-  write_shard(*job, outcome);
+  write_part(*job, outcome);
   if (outcome.status && job->done < job->shards.size()) {
     const std::lock_guard lock(mutex_);
     job_ = std::move(job);

@@ -22,10 +22,13 @@
 
 namespace basalt::storage {
 
-// One transaction up to here; a larger overlay is split, so that LMDB (0.9.24, at most 131,071
-// dirty pages) never has to spill. Only the last part moves `applied`: what a crash leaves of the
-// others is written again by the replay.
-constexpr size_t kCheckpointEntriesUnsplit = 100'000;
+// A checkpoint is written in parts, each a transaction over its share of the keys. LMDB takes up
+// what a commit freed two commits later, so a part that changes a 16th of the pages leaves a file
+// of 1.2 times its pages, where one that changes all of them needs three times
+// (docs/reliability.md, "Bounded costs"). Nor may a transaction be too large (LMDB 0.9.24: at most
+// 131,071 dirty pages). Only the last part moves `applied`: what a crash leaves of the others is
+// written again by the replay.
+constexpr size_t kCheckpointPartsPerIndex = 16;
 constexpr size_t kCheckpointEntriesPerPart = 64 * 1024;
 constexpr size_t kCheckpointBytesPerPart = 128u << 20;
 // On a full disk parts shrink down to this: a commit frees the pages that the one before it
@@ -43,8 +46,28 @@ class SpaceTotals {
   std::unordered_map<uint64_t, SpaceSum> sums_;
 };
 
-// Writes `overlay` into `index`; with `position`, everything up to there is then in the index.
-// Blocks; on failure what was committed is legal (see above) and nothing else changed.
+// Writes `overlay` into `index`, part by part; with `position`, everything up to there is in the
+// index after the last. Blocks; on failure what was committed is legal (see above) and nothing else
+// changed.
+class OverlayCheckpoint {
+ public:
+  OverlayCheckpoint(Index& index, const Overlay& overlay, const LogPosition* position,
+                    SpaceTotals& totals);
+  Result<bool> write_part();  // true: it was the last
+
+ private:
+  Status fill(Overlay::Iterator& at);
+
+  Index& index_;
+  const Overlay& overlay_;
+  const LogPosition* position_;
+  SpaceTotals& totals_;
+  IndexWriter writer_;
+  Overlay::Iterator at_;
+  size_t entries_max_;
+};
+
+// All parts.
 Status checkpoint_overlay(Index& index, const Overlay& overlay, const LogPosition* position,
                           SpaceTotals& totals);
 
@@ -54,7 +77,7 @@ class Checkpointer {
   // so that a sleeping core looks at its interval.
   Checkpointer(Files& files, SpaceTotals& totals, EngineStats& stats, uint32_t tick_ms,
                std::function<void()> wake);
-  ~Checkpointer();  // waits for the shard that is being written; the rest is left to the replay
+  ~Checkpointer();  // waits for the part that is being written; the rest is left to the replay
 
   // Core's thread; not while busy(). Each shard has a frozen overlay that nobody touches until
   // take().
@@ -75,11 +98,12 @@ class Checkpointer {
     LogPosition position;
     std::vector<ShardState*> shards;
     size_t done = 0;
+    std::optional<OverlayCheckpoint> current;  // of shards[done]
     size_t entries = 0;
     uint64_t started_ns = 0;
   };
-  uint32_t work();  // one shard
-  void write_shard(Job& job, Outcome& outcome);
+  uint32_t work();  // one part of one shard
+  void write_part(Job& job, Outcome& outcome);
 
   Files& files_;
   const Platform& platform_;

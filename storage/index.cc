@@ -241,6 +241,7 @@ Status Index::load() {
       BASALT_CHECK_OK(sync_directory_at(options_.directory.substr(0, slash)));
     }
   }
+  measure();
   return {};
 }
 
@@ -295,6 +296,7 @@ void Index::measure() {
   for (const std::string_view name : kTableList) {
     TreeHead head;
     if (find_table(*state, name, head, cursor) != TreeCursor::Step::kYes) return;
+    size.used_pages += head.pages();
     size.used_bytes += head.pages() * state->page_bytes;
   }
   size_ = size;

@@ -74,10 +74,11 @@ class Index {
 
   Status reload();  // nobody else uses the index meanwhile
 
-  // As of the last checkpoint; for who knows that none is running.
+  // As of the last checkpoint, or the open; for who knows that no other is running.
   struct Size {
     uint64_t file_bytes = 0;
-    uint64_t used_bytes = 0;  // of pages that hold something
+    uint64_t used_pages = 0;  // that hold something
+    uint64_t used_bytes = 0;  // of them
     uint64_t reader_lag = 0;  // commits since the oldest read transaction began
   };
   const Size& size() const { return size_; }
@@ -87,6 +88,10 @@ class Index {
   // reads the pipe slowly looks at growth_waits(), and gives up if it says so.
   Status copy_to(int fd);
   bool growth_waits() const { return growth_waits_.load(std::memory_order_relaxed); }
+
+  // Odd while a checkpoint has written some of its parts and not the last: what is read then is no
+  // state that the shard ever had. Any thread.
+  uint64_t partly() const { return partly_.load(); }
 
   // How long ago the oldest IndexWalk of now began; 0 without one. Any thread.
   uint64_t oldest_walk_ms() const;
@@ -102,6 +107,7 @@ class Index {
   friend class IndexReader;
   friend class IndexWalk;
   friend class IndexWriter;
+  friend class OverlayCheckpoint;
   explicit Index(const Options& options);
   Status open_environment();
   Status load();
@@ -127,6 +133,7 @@ class Index {
   // writes any more, so it is read without a transaction.
   std::atomic<bool> writes_ended_{false};
   std::atomic<uint64_t> damage_met_{0};
+  std::atomic<uint64_t> partly_{0};  // changed by the writer only
   std::mutex logged_mutex_;
   std::set<std::string, std::less<>> logged_;
   MDB_dbi sys_ = 0, seg_ = 0, cnt_ = 0;

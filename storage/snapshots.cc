@@ -7,9 +7,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
+#include <utility>
 
 #include "base/check.h"
 #include "base/crc32c.h"
@@ -176,8 +180,11 @@ Status look_at_pages(Index& index, const CopyPace& pace) {
 
 }  // namespace
 
-Result<SnapshotFile> copy_index(Index& index, const std::string& path, const CopyPace& pace) {
-  BASALT_CHECK_OK(look_at_pages(index, pace));
+namespace {
+
+// As of a moment at which index.partly() is `whole`; nothing if there was none.
+Result<std::optional<SnapshotFile>> copy_whole(Index& index, uint64_t whole,
+                                               const std::string& path, const CopyPace& pace) {
   UniqueFd out(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!out) return fail_errno(errno, "create " + path);
   int ends[2];
@@ -194,6 +201,8 @@ Result<SnapshotFile> copy_index(Index& index, const std::string& path, const Cop
   });
   SnapshotFile file{fs::path(path).filename().string(), 0, 0};
   Status status;
+  bool began = false;  // the read transaction: with the first bytes
+  bool missed = false;
   std::vector<uint8_t> piece(kPieceBytes);
   for (;;) {
     size_t filled = 0;
@@ -209,6 +218,10 @@ Result<SnapshotFile> copy_index(Index& index, const std::string& path, const Cop
       filled += static_cast<size_t>(got);
     }
     const Bytes bytes = Bytes(piece).first(filled);
+    if (!std::exchange(began, true) && index.partly() != whole) {
+      missed = true;
+      status = fail(Code::kBusy);
+    }
     if (status && !bytes.empty()) status = pace(bytes.size(), !walk.overdue());
     if (status && index.growth_waits()) {
       status = growth_waits(index);
@@ -221,12 +234,33 @@ Result<SnapshotFile> copy_index(Index& index, const std::string& path, const Cop
     if (!status) break;
   }
   copier.join();
+  if (missed) return std::nullopt;
   BASALT_CHECK_OK(status);
   BASALT_CHECK_OK(copied);
   BASALT_CHECK_OK(sync_file(out.get(), "sync " + path));
   // What was written is wanted from the disk when it is read back, and not in the cache afterwards.
   ::posix_fadvise(out.get(), 0, 0, POSIX_FADV_DONTNEED);
   return file;
+}
+
+}  // namespace
+
+Result<SnapshotFile> copy_index(Index& index, const std::string& path, const CopyPace& pace) {
+  BASALT_CHECK_OK(look_at_pages(index, pace));
+  for (;;) {
+    uint64_t whole = index.partly();
+    for (uint64_t waited_ms = 0; whole % 2 == 1; waited_ms += kPartlyRetryMs) {
+      if (waited_ms >= kPartlyMsMax) {
+        return fail(Code::kBusy,
+                    fmt::format("the checkpoint of shard {:02} does not end", index.shard()));
+      }
+      BASALT_CHECK_OK(pace(0, false));
+      std::this_thread::sleep_for(std::chrono::milliseconds(kPartlyRetryMs));
+      whole = index.partly();
+    }
+    BASALT_TRY(copied, copy_whole(index, whole, path, pace));
+    if (copied) return *copied;
+  }
 }
 
 Result<LogPosition> check_index_copy(const std::string& path, unsigned shard,

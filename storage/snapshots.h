@@ -55,9 +55,14 @@ std::vector<SnapshotInfo> list_snapshots(const std::string& data_directory);
 // Every file is there with its size and checksum. kCorrupt says which is not.
 Status verify_snapshot(const SnapshotInfo& snapshot);
 
-// Copies one index, compacted, to `path` (created, synced); `pace` is called with the bytes of each
-// piece before it is written. It may wait, unless `waits` is false (see IndexWalk), or stop the
-// copy by an error.
+// A copy begins between two checkpoints; how long it waits for one to end (it takes a second or so,
+// and one that fails ends all writing), and how often it looks.
+constexpr uint64_t kPartlyMsMax = 120'000;
+constexpr uint64_t kPartlyRetryMs = 10;
+
+// Copies one index as it is between two checkpoints, compacted, to `path` (created, synced); `pace`
+// is called with the bytes of each piece before it is written. It may wait, unless `waits` is false
+// (see IndexWalk), or stop the copy by an error.
 using CopyPace = std::function<Status(size_t bytes, bool waits)>;
 Result<SnapshotFile> copy_index(Index& index, const std::string& path, const CopyPace& pace);
 // Reads the copy back and checks every page and row; the position that it covers. kCorrupt: it (or

@@ -8,7 +8,7 @@
   stall   how long the turns of the loops take (basalt_loop_turn_seconds), idle and while writes, checkpoints, garbage collection, cold reads,
           cold look-ups in the index (cold.py) and listings run. Fails, with --within-ms, when the 99th percentile under this load is above it
 
-bounds.py index|gc|stall [--updates N] [--keys N] [--mib SIZE] [--full PERCENT ...] [--seconds N] [--within-ms MS]
+bounds.py index|gc|stall [--updates N] [--keys N] [--checkpoint-ms MS] [--mib SIZE] [--full PERCENT ...] [--seconds N] [--within-ms MS]
 """
 import argparse
 import contextlib
@@ -125,7 +125,7 @@ def index_files(server):
 
 def index(args):
     root = fresh_dir("bounds")
-    server = make_server(root, "checkpoint_interval_ms = 2000\n")
+    server = make_server(root, f"checkpoint_interval_ms = {args.checkpoint_ms}\n")
     highest = {}
 
     def beside(s3):
@@ -135,7 +135,7 @@ def index(args):
 
     times, _, took = write_all(server, args.updates, args.keys, 300, beside)
     taken = len(times)
-    time.sleep(5)
+    time.sleep(args.checkpoint_ms / 1000 + 3)
     file, used = metric(server, "basalt_index_file_bytes"), metric(server, "basalt_index_used_bytes")
     checkpoints = metric(server, "basalt_checkpoints_total")
     server.stop()
@@ -254,6 +254,7 @@ def main():
     parser.add_argument("what", choices=("index", "gc", "stall"))
     parser.add_argument("--updates", type=int, default=1_000_000)
     parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--checkpoint-ms", type=int, default=2000, help="index: between checkpoints; the server's default is 30000")
     parser.add_argument("--mib", type=int, default=2048, help="size of the disk: what is kept free of a small one is more than a tenth")
     parser.add_argument("--full", type=int, nargs="+", default=(50, 70, 80, 90), help="per cent of it that are live data")
     parser.add_argument("--seconds", type=int, default=10)

@@ -255,7 +255,7 @@ TEST(Index, LargeCheckpointIsSplit) {
   MutationBuilder builder;
   builder.put({Table::kCurrent, 1, "x"}, {.size = 1});
   const auto batch = verify_batch(builder.finish(), 0);
-  for (size_t i = 0; i < kCheckpointEntriesUnsplit + 5; ++i) {
+  for (size_t i = 0; i < kCheckpointEntriesPerPart + 5; ++i) {
     const std::string name = std::to_string(i);
     const KeyView key{Table::kCurrent, 1, name};
     overlay.put(key, encoder.encode(key, i, *(*batch)->mutations()->Get(0)->record(), {}, {}));
@@ -264,8 +264,90 @@ TEST(Index, LargeCheckpointIsSplit) {
   ASSERT_TRUE(checkpoint_overlay(*index, overlay, &position, totals));
   ASSERT_TRUE(index->reload());
   EXPECT_EQ(index->applied().lsn, 5u);
-  EXPECT_EQ(index->space_sums().at(1).objects, static_cast<int64_t>(kCheckpointEntriesUnsplit + 5));
-  EXPECT_EQ(totals.of(1).objects, static_cast<int64_t>(kCheckpointEntriesUnsplit + 5));
+  EXPECT_EQ(index->space_sums().at(1).objects, static_cast<int64_t>(kCheckpointEntriesPerPart + 5));
+  EXPECT_EQ(totals.of(1).objects, static_cast<int64_t>(kCheckpointEntriesPerPart + 5));
+}
+
+// Each checkpoint rewrites every page. In one transaction it needed three times the pages: those
+// before it, its own, and what the one before it freed.
+TEST(Index, CheckpointsOfEverythingLeaveASmallFile) {
+  const TemporaryDirectory directory;
+  auto index = open_index(directory);
+  SpaceTotals totals;
+  for (uint64_t round = 1; round <= 8; ++round) {
+    Overlay overlay;
+    for (int i = 0; i < 5000; ++i) {
+      const std::string name = std::to_string(i);
+      const KeyView key{Table::kCurrent, 1, name};
+      overlay.put(key, encode(key, {.size = round}));
+    }
+    const LogPosition position{.epoch = 1, .lsn = round};
+    ASSERT_TRUE(checkpoint_overlay(*index, overlay, &position, totals));
+  }
+  EXPECT_EQ(totals.of(1).bytes, 5000 * 8);
+  EXPECT_LT(index->size().file_bytes, index->size().used_bytes * 3 / 2);
+}
+
+// A checkpoint that ended after some of its parts left rows that its position does not cover.
+TEST(Index, AnInterruptedCheckpointKeepsTheOldPosition) {
+  const TemporaryDirectory directory;
+  auto index = open_index(directory);
+  SpaceTotals totals;
+  for (uint64_t round = 1; round <= 2; ++round) {
+    Overlay overlay;
+    for (int i = 0; i < 1000; ++i) {
+      const std::string name = std::to_string(i);
+      const KeyView key{Table::kCurrent, 1, name};
+      overlay.put(key, encode(key, {.size = round}));
+    }
+    const LogPosition position{.epoch = 1, .lsn = round};
+    if (round == 1) {
+      ASSERT_TRUE(checkpoint_overlay(*index, overlay, &position, totals));
+      continue;
+    }
+    OverlayCheckpoint checkpoint(*index, overlay, &position, totals);
+    const auto last = checkpoint.write_part();
+    ASSERT_TRUE(last.has_value());
+    EXPECT_FALSE(*last);
+  }
+  ASSERT_TRUE(index->reload());
+  EXPECT_EQ(index->applied().lsn, 1u);
+  const int64_t bytes = index->space_sums().at(1).bytes;
+  EXPECT_GT(bytes, 1000);
+  EXPECT_LT(bytes, 2000);
+}
+
+TEST(Index, ACopyWaitsForTheLastPartOfACheckpoint) {
+  const TemporaryDirectory directory;
+  auto index = open_index(directory);
+  SpaceTotals totals;
+  Overlay overlay;
+  for (int i = 0; i < 1000; ++i) {
+    const std::string name = std::to_string(i);
+    const KeyView key{Table::kCurrent, 1, name};
+    overlay.put(key, encode(key, {.size = 1}));
+  }
+  const LogPosition first{.epoch = 1, .lsn = 1}, second{.epoch = 1, .lsn = 2};
+  ASSERT_TRUE(checkpoint_overlay(*index, overlay, &first, totals));
+  OverlayCheckpoint checkpoint(*index, overlay, &second, totals);
+  ASSERT_TRUE(checkpoint.write_part().has_value());
+  ASSERT_EQ(index->partly() % 2, 1u);
+  int waits = 0;
+  const std::string path = directory.path() + "/copy";
+  const auto copied = copy_index(*index, path, [&](size_t bytes, bool) -> Status {
+    if (bytes != 0 || index->partly() % 2 == 0) return {};
+    if (++waits == 1) return {};
+    for (;;) {
+      BASALT_TRY(last, checkpoint.write_part());
+      if (last) return {};
+    }
+  });
+  ASSERT_TRUE(copied.has_value()) << copied.error().detail;
+  EXPECT_EQ(waits, 2);
+  EXPECT_EQ(index->partly() % 2, 0u);
+  const auto position = check_index_copy(path, 3);
+  ASSERT_TRUE(position.has_value()) << position.error().detail;
+  EXPECT_EQ(position->lsn, 2u);
 }
 
 // Flips bytes all over data.mdb: LMDB itself has no page checksums, so the promise is only that no
