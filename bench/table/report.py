@@ -129,8 +129,8 @@ def generated(result):
                   if result["load_before"] > 0.8 else "") + (f"; everything measured ran with nice {result['nice']}." if result["nice"] else "."))
     if result["rounds_left_out"]:
         out.append("")
-        out.append(f"{result['rounds_left_out']} of {result['rounds_measured']} rounds were left out: the hypervisor gave more than "
-                   f"{STOLEN_MAX:.0%} of their time to its other guests, and quieter ones were measured instead.")
+        out.append(f"{result['rounds_left_out']} of {result['rounds_measured']} rounds were left out: while the hypervisor gives more than "
+                   f"{STOLEN_MAX:.0%} of the time to its other guests, a row has up to twice its rounds, and those that lost the least count.")
     out.append("")
     out.append(f"{sum(c['met'] for c in checks)} of {len(checks)} targets met.")
     out.append("")
