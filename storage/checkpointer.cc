@@ -74,7 +74,7 @@ Result<bool> OverlayCheckpoint::write_part() {
     const bool last = part_end == overlay_.end();
     if (status && last && position_ != nullptr) status = writer_.set_applied(*position_);
     // Before the commit: whoever sees it sees this.
-    if (status && !last && index_.partly() % 2 == 0) index_.partly_.fetch_add(1);
+    if (status && !last) index_.mark_partly();
     if (status) status = writer_.commit();
     if (!status) {
       writer_.abort();

@@ -9,10 +9,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <string>
 
+#include "base/log.h"
 #include "storage/files_posix.h"
 #include "storage/seeded_bugs.h"
 #include "storage/segment_format.h"
@@ -182,10 +184,15 @@ Status sync_file(Disk& disk, int fd, std::string_view what) {
 }
 
 void wait_for_earlier_writes(const UniqueFd& fd) {
-  // Whatever it says of the space, it waited first. Where there is no fallocate there is nothing
-  // else to ask.
-  while (fd.disk().allocate(fd.get(), kBlockBytes) == -EINTR) {
-  }
+  // Whatever it says of the space, it waited first.
+  int result;
+  do {
+    result = fd.disk().allocate(fd.get(), kBlockBytes);
+  } while (result == -EINTR);
+  // There is nothing else to ask there.
+  static std::atomic<bool> said{false};
+  if (result == -EOPNOTSUPP && !said.exchange(true))
+    log_warn("the file system has no fallocate: writes of a killed server cannot be waited for");
 }
 
 Status sync_directory(Disk& disk, int fd, std::string_view what) {

@@ -97,7 +97,8 @@ class LocalEngine final : public Engine, public Maintenance {
   Status open_indexes();
   Status replay(bool& damaged);
   Status checkpoint_all(const LogPosition* position);
-  Status write_recovered();
+  bool write_overlays(const LogPosition* position);
+  bool write_recovered();
   bool recovering(unsigned core) const;
   void core_recovered(unsigned core);
   void set_live_of_indexes();
@@ -114,6 +115,7 @@ class LocalEngine final : public Engine, public Maintenance {
   SpaceTotals totals_;
   std::set<uint32_t> files_seen_;  // recovery: files whose live bytes were ever set or changed
   bool replay_in_pieces_ = false;  // recovery: the log did not fit into the overlays
+  bool piece_failed_ = false;      // then they hold it all the same
 
   mutable std::mutex cores_mutex_;
   std::vector<LocalCore*> cores_;
@@ -170,7 +172,8 @@ void LocalEngine::set_live_of_indexes() {
   }
 }
 
-// Writes all overlays into the indexes, shards in parallel. The overlays are empty afterwards.
+// Writes all overlays into the indexes, shards in parallel. Overlays that were written are empty
+// afterwards; what they dropped is no longer known by name, so that live bytes are too many.
 Status LocalEngine::checkpoint_all(const LogPosition* position) {
   std::atomic<size_t> next{0};
   std::mutex mutex;
@@ -181,7 +184,11 @@ Status LocalEngine::checkpoint_all(const LogPosition* position) {
       state.freeze();
       Status status = checkpoint_overlay(*indexes_[shard], *state.frozen(), position, totals_);
       std::vector<BlobRef> dropped;
-      state.thaw(dropped);
+      if (status) {
+        state.thaw(dropped);
+      } else {
+        state.unfreeze();
+      }
       const std::lock_guard lock(mutex);
       for (const BlobRef& blob : dropped) files_seen_.insert(blob.file);
       if (!status && result) result = std::move(status);
@@ -213,23 +220,26 @@ Status LocalEngine::replay(bool& damaged) {
       return fail(Code::kCorrupt, fmt::format("log record {} of shard {}: {}", record.lsn,
                                               record.shard, batch.error().detail));
     }
+    indexes_[record.shard]->mark_partly();
     states_[record.shard]->insert(**batch, record.lsn, record.body, record.body_ref);
     if (in_file(record.body_ref)) files_seen_.insert(record.body_ref.file);
-    // A log longer than memory should hold (an earlier run was killed while its checkpoint lagged):
-    // write what there is. The positions stay, so that a crash from here on replays everything
-    // again.
-    if (++records % 1024 == 0) {
+    // A log longer than memory should hold (an earlier run had more cores, or more memory for
+    // them): write what there is. The positions stay, so that a crash from here on replays
+    // everything again.
+    if (++records % 1024 == 0 && !piece_failed_) {
       uint64_t bytes_used = 0;
       for (const auto& state : states_) bytes_used += state->bytes();
       if (bytes_used > bytes_max) {
         replay_in_pieces_ = true;
-        BASALT_CHECK_OK(checkpoint_all(nullptr));
+        piece_failed_ = !write_overlays(nullptr);
       }
     }
     return {};
   };
   const auto status = replay_log(*files_, applied, visit);
-  if (records != 0) log_info("log replayed", {{"records", records}});
+  uint64_t indexed = 0;
+  for (const auto& state : states_) indexed += state->met_in_index();
+  if (records != 0) log_info("log replayed", {{"records", records}, {"indexed_already", indexed}});
   if (status) return {};
   if (status.error().code != Code::kCorrupt) return status;
   // Case H (STORAGE-ENGINE): something acknowledged is damaged. Nothing is written, so that nothing
@@ -251,38 +261,50 @@ Status LocalEngine::recover() {
   recovering_.assign(options_.core_count, false);
   if (!damaged) {
     // What was replayed is served from the overlays; each core's first checkpoint writes it, beside
-    // the first requests. The overlays of a log that did not fit have been written in pieces, and
-    // what a crash left of a checkpoint makes the live bytes uncertain: then the rest is written
-    // here, and they are counted anew.
-    const bool in_doubt = replay_in_pieces_ || std::ranges::any_of(states_, [](const auto& state) {
-                            return state->met_later_record();
-                          });
-    if (in_doubt) {
-      BASALT_CHECK_OK(write_recovered());
-    } else {
-      recovering_.assign(options_.core_count, true);
-    }
+    // the first requests. The overlays of a log that did not fit have been written in pieces: then
+    // the rest is written here, and the live bytes are counted anew.
+    const bool indexed = replay_in_pieces_ && !piece_failed_ && write_recovered();
+    recovering_.assign(options_.core_count, !indexed);
     if (options_.platform == nullptr) {
       // Before anything is used again: what the newest snapshot needs of the log stays.
       snapshots_ = std::make_unique<Snapshots>(Snapshots::Parts{
           local(*files_), index_list(), options_, clock_, [this] { return flush(); }});
       snapshots_->retain();
     }
-    if (in_doubt) finish_replay(*files_);
-    files_->drop_orphans();
+    if (indexed) finish_replay(*files_);
+    if (files_->healthy()) files_->drop_orphans();
   }
   start_collector();
   start_maintenance();
   return {};
 }
 
-Status LocalEngine::write_recovered() {
+// False: what was not written stays in the overlays, durable in the log and readable, and the
+// server starts. Where it is for want of space the cores try again; else writes stop.
+bool LocalEngine::write_overlays(const LogPosition* position) {
+  const Status status = checkpoint_all(position);
+  if (status) return true;
+  if (status.error().code == Code::kNoSpace) {
+    log_warn("checkpoint waits for space", {{"error", status.error().detail}});
+  } else {
+    log_error("checkpoint failed; writes stop", {{"error", status.error().detail}});
+    files_->poison(status.error().detail);
+  }
+  return false;
+}
+
+bool LocalEngine::write_recovered() {
   const uint64_t epoch = files_->superblock().epoch;
   const LogPosition start{.epoch = epoch, .lsn = epoch << kLsnEpochShift};
-  BASALT_CHECK_OK(checkpoint_all(&start));
-  for (const auto& index : indexes_) BASALT_CHECK_OK(index->reload());
+  if (!write_overlays(&start)) return false;
+  for (const auto& index : indexes_) {
+    if (const Status status = index->reload(); !status) {
+      files_->poison(status.error().detail);
+      return false;
+    }
+  }
   set_live_of_indexes();
-  return {};
+  return true;
 }
 
 bool LocalEngine::recovering(unsigned core) const {

@@ -237,6 +237,7 @@ class LocalFiles final : public Files {
   // snapshot of the indexes that covers `lsn` and the log together are everything. UINT64_MAX: none
   // are kept, as at the start. Where new data is paced (take_room()) none are.
   void retain_log(uint64_t lsn);
+  bool retains_log() const { return retain_from_.load(std::memory_order_relaxed) != UINT64_MAX; }
   uint64_t log_bytes_retained() const;  // of segments that are kept for nothing else
   // For the one helper thread that makes backups, which destroys it too: as guard() of a core.
   std::unique_ptr<ReadGuard> helper_guard() { return guards_.take(core_count_); }

@@ -6,9 +6,9 @@
 // changes are looked at before liblmdb does. So a damaged page is kCorrupt for who needs it, and
 // for the checkpoint that would have changed it; it does not end the process.
 //
-// At any crash the index equals the state after some prefix of the shard's log (plus, while a very
-// large checkpoint is split, some later records, which the replay writes again: records are
-// absolute state). Format: docs/on-disk-format.md, "Index".
+// At any crash the index equals the state after some prefix of the shard's log, plus what the parts
+// of a checkpoint that did not end have written, which the replay leaves as it is
+// (ShardState::insert). Format: docs/on-disk-format.md, "Index".
 #pragma once
 
 #include <lmdb.h>
@@ -92,6 +92,11 @@ class Index {
   // Odd while a checkpoint has written some of its parts and not the last: what is read then is no
   // state that the shard ever had. Any thread.
   uint64_t partly() const { return partly_.load(); }
+  // Recovery: records were replayed; before the next checkpoint ends nobody knows whether an
+  // earlier one did.
+  void mark_partly() {
+    if (partly() % 2 == 0) partly_.fetch_add(1);
+  }
 
   // How long ago the oldest IndexWalk of now began; 0 without one. Any thread.
   uint64_t oldest_walk_ms() const;
@@ -133,7 +138,7 @@ class Index {
   // writes any more, so it is read without a transaction.
   std::atomic<bool> writes_ended_{false};
   std::atomic<uint64_t> damage_met_{0};
-  std::atomic<uint64_t> partly_{0};  // changed by the writer only
+  std::atomic<uint64_t> partly_{0};  // changed by recovery, then by the writer only
   std::mutex logged_mutex_;
   std::set<std::string, std::less<>> logged_;
   MDB_dbi sys_ = 0, seg_ = 0, cnt_ = 0;

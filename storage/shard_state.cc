@@ -87,6 +87,7 @@ void ShardState::insert(const fb::MutationBatch& batch, uint64_t seq, Bytes body
   // record named them.
   new_blobs_.clear();
   moved_.clear();
+  not_put_.clear();
   for (const fb::Mutation* mutation : mutations) {
     if (mutation->action() != fb::Action::Put) continue;
     for (size_t i = 0; i < blob_count(*mutation->record()); ++i) {
@@ -102,7 +103,16 @@ void ShardState::insert(const fb::MutationBatch& batch, uint64_t seq, Bytes body
           "a damaged record is replaced; its space stays in use",
           {{"shard", index_.shard()}, {"key", printable(key)}, {"error", old.error().detail}});
     } else if (*old) {
-      met_later_record_ |= (*old)->seq >= seq;
+      if ((*old)->seq >= seq && !in_overlay(key)) {
+        ++met_in_index_;
+        if (mutation->action() == fb::Action::Put) {
+          for (size_t i = 0; i < blob_count(*mutation->record()); ++i) {
+            if (const BlobRef blob = blob_at(*mutation->record(), i); in_file(blob))
+              not_put_.push_back(blob);
+          }
+        }
+        continue;
+      }
       for_each_file_blob(**old, [&](const BlobRef& blob) {
         if (new_blobs_.contains(blob)) {
           moved_.insert(blob);
@@ -120,6 +130,10 @@ void ShardState::insert(const fb::MutationBatch& batch, uint64_t seq, Bytes body
     }
     active_->put(key, std::move(value));
   }
+  // The row that names it was there, and counted, beside the one that it was moved from.
+  for (const BlobRef& blob : not_put_) {
+    if (new_blobs_.erase(blob) != 0 && moved_.contains(blob)) dropped_.push_back(blob);
+  }
   for (const BlobRef& blob : new_blobs_) {
     if (!moved_.contains(blob)) files_.add_live(blob);
   }
@@ -127,6 +141,12 @@ void ShardState::insert(const fb::MutationBatch& batch, uint64_t seq, Bytes body
   constexpr size_t kBucketsKept = 256;
   if (new_blobs_.bucket_count() > kBucketsKept) new_blobs_ = {};
   if (moved_.bucket_count() > kBucketsKept) moved_ = {};
+}
+
+bool ShardState::in_overlay(const KeyView& key) const {
+  const FullKey full_key(key);
+  return active_->find(full_key.view()) != nullptr ||
+         (frozen_ != nullptr && frozen_->find(full_key.view()) != nullptr);
 }
 
 void ShardState::freeze() {
@@ -139,6 +159,12 @@ std::unique_ptr<Overlay> ShardState::thaw(std::vector<BlobRef>& dropped) {
   dropped.insert(dropped.end(), dropped_frozen_.begin(), dropped_frozen_.end());
   dropped_frozen_.clear();
   return std::move(frozen_);
+}
+
+void ShardState::unfreeze() {
+  BASALT_CHECK(active_->empty() && dropped_.empty());
+  active_ = std::move(frozen_);
+  dropped_.swap(dropped_frozen_);
 }
 
 Result<ScanPage> ShardState::scan(const ScanOptions& options) {

@@ -33,7 +33,8 @@ class ShardState {
 
   // --- A batch that became durable as `seq`. In order of seq.
   // Accounts the blobs that it brought (files.add_live) and remembers those that no record names
-  // any more.
+  // any more. A row of the index that is this record or a later one stays, and is accounted
+  // already: the replay meets such rows where a crash fell between two parts of a checkpoint.
   void insert(const fb::MutationBatch& batch, uint64_t seq, Bytes body, const BlobRef& body_ref);
 
   // --- Checkpoint. freeze() needs that there is no frozen overlay; after the commit thaw() gives
@@ -42,18 +43,20 @@ class ShardState {
   void freeze();
   const Overlay* frozen() const { return frozen_.get(); }
   std::unique_ptr<Overlay> thaw(std::vector<BlobRef>& dropped);
+  // Undoes a freeze() whose checkpoint failed; nothing was inserted since.
+  void unfreeze();
 
   size_t entries() const;
   size_t bytes() const;
   size_t active_entries() const { return active_->entries(); }
   bool has_dropped() const { return !dropped_.empty(); }
-  // Recovery: a record met itself, or a later one, in the index: a crash left a part of a
-  // checkpoint there (checkpoint_overlay), and the live bytes counted since the open are too many.
-  bool met_later_record() const { return met_later_record_; }
+  // How many mutations the index had already.
+  uint64_t met_in_index() const { return met_in_index_; }
   Index& index() { return index_; }
 
  private:
   friend class ShardScanner;
+  bool in_overlay(const KeyView& key) const;
 
   Index& index_;
   Files& files_;
@@ -63,10 +66,11 @@ class ShardState {
   // Blobs dropped by batches in the active and in the frozen overlay: free once these are in the
   // index.
   std::vector<BlobRef> dropped_, dropped_frozen_;
-  bool met_later_record_ = false;
+  uint64_t met_in_index_ = 0;
   std::vector<uint64_t> scratch_;
   // Used by insert() only; kept for their memory.
   std::unordered_set<BlobRef, BlobRefHash> new_blobs_, moved_;
+  std::vector<BlobRef> not_put_;
 };
 
 }  // namespace basalt::storage

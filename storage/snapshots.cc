@@ -403,8 +403,13 @@ Status Snapshots::make() {
   }
   info.directory = root + "/" + info.stamp;
   BASALT_CHECK_OK(make_directories(info.directory));
+  // Before the copies, which are of this moment or later: what is checkpointed meanwhile is behind
+  // them. Only the first has no older one that keeps the log.
+  const bool first = parts_.options.snapshot_interval_s != 0 && !parts_.files.retains_log();
+  if (first) parts_.files.retain_log(info.epoch << kLsnEpochShift);
   const Status made = make_in(info.directory, info);
   if (!made) {
+    if (first) parts_.files.retain_log(UINT64_MAX);
     std::error_code ignored;
     fs::remove_all(info.directory, ignored);  // ours, and not a snapshot yet
     return made;

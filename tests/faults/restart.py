@@ -4,16 +4,20 @@
 Prints the times of five starts and their processor time, which a busy machine does not change much. Each start reads the whole
 log again: it checkpoints as well, so each has a copy of the data directory.
 
-restart.py [--records N] [--size BYTES] [--ready-within SECONDS]
+restart.py [--records N] [--size BYTES] [--interrupted] [--ready-within SECONDS]
+With --interrupted each timed start comes after a kill between two parts of a checkpoint, whose rest the log has.
 With --ready-within the median of the starts is judged; not in CI, where other jobs take the processor.
 """
 import argparse
 import multiprocessing
 import os
 import pathlib
+import random
+import re
 import shutil
 import subprocess
 import sys
+import time
 
 from faults.wire import S3
 from harness.server import Server, fresh_dir
@@ -21,6 +25,8 @@ from harness.server import Server, fresh_dir
 BUCKET = "restart"
 STARTS = 5
 WRITERS = 8
+KILLS_MAX = 100  # how often a checkpoint may be over, or not begun, when the kill comes
+INDEXED = re.compile(r'"indexed_already":(\d+)')  # what the server logs of it
 # No trigger of a checkpoint but its size limits, which are the defaults times ten.
 CONFIG = """
 [storage]
@@ -45,10 +51,48 @@ def processor_seconds(pid):
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def fresh_copy(base, copy):
+    shutil.rmtree(copy, ignore_errors=True)
+    subprocess.run(["cp", "-r", "--sparse=always", str(base), str(copy)], check=True)
+
+
+def timed_start(server):
+    seconds = server.start()
+    return seconds, processor_seconds(server.process.pid)
+
+
+def interrupted_starts(server, base):
+    """A start begins a checkpoint as soon as it is ready; the kill comes at a random moment of the second after it."""
+    results = []
+    for _ in range(KILLS_MAX):
+        fresh_copy(base, server.data)
+        server.start()
+        time.sleep(random.uniform(0, 1))
+        server.kill()
+        server.log_path.write_bytes(b"")
+        result = timed_start(server)
+        server.kill()
+        if any(int(count) > 0 for count in INDEXED.findall(server.log_path.read_text())):
+            results.append(result)
+        if len(results) == STARTS:
+            return results
+    raise RuntimeError(f"only {len(results)} of {KILLS_MAX} kills fell between two parts of a checkpoint")
+
+
+def starts(server, base):
+    results = []
+    for _ in range(STARTS):
+        fresh_copy(base, server.data)
+        results.append(timed_start(server))
+        server.kill()
+    return results
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=128 * 1024)
     parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--interrupted", action="store_true")
     parser.add_argument("--ready-within", type=float, metavar="SECONDS")
     args = parser.parse_args()
     root = fresh_dir("restart")
@@ -70,18 +114,12 @@ def main():
             print("restart: a writer failed")
             return 1
     server.kill()
-    times, cpu = [], []
-    for _ in range(STARTS):
-        copy = root / "copy"
-        shutil.rmtree(copy, ignore_errors=True)
-        subprocess.run(["cp", "-r", "--sparse=always", str(base), str(copy)], check=True)
-        server.data = copy
-        times.append(server.start())
-        cpu.append(processor_seconds(server.process.pid))
-        server.kill()
+    server.data = root / "copy"
+    times, cpu = zip(*(interrupted_starts if args.interrupted else starts)(server, base))
     shutil.rmtree(root)
     text, median = ", ".join(f"{seconds:.2f}" for seconds in times), sorted(times)[STARTS // 2]
-    print(f"restart: {args.records} records of {args.size} bytes in the log: ready after {text} s (median {median:.2f} s); "
+    after = ", after a kill between two parts of a checkpoint" if args.interrupted else ""
+    print(f"restart: {args.records} records of {args.size} bytes in the log{after}: ready after {text} s (median {median:.2f} s); "
           f"processor time of a start {sorted(cpu)[STARTS // 2]:.2f} s (median)")
     if args.ready_within is not None and median > args.ready_within:
         print(f"restart: FAILED: ready only after {median:.2f} s (median); promised is within {args.ready_within:g} s")

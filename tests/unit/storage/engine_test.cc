@@ -262,6 +262,56 @@ TEST(Engine, ALongLogIsReplayedInBoundedMemory) {
   EXPECT_EQ(driver.core().shard(0).get_now({Table::kCurrent, 1, "object-5"})->view().size, 1405u);
 }
 
+// A page that a checkpoint needs is damaged. What the log has stays in memory, more of it than the
+// bound, and is served; what is damaged is an error, and writing has ended.
+TEST(Engine, AStartServesWhatItCannotIndex) {
+  LocalDriver driver(1);
+  constexpr int kNames = 1100, kDamaged = 101;
+  const std::string meta(500, 'm');
+  const auto put = [&](MutationBuilder& builder, int i, uint64_t size) {
+    const std::string name = name_of(i), text = name + meta;
+    builder.put({Table::kCurrent, 1, name}, {.size = size, .meta = as_bytes(text)});
+    if (builder.count() == (size == 1 ? 50 : 1)) ASSERT_TRUE(driver.apply(0, builder).has_value());
+  };
+  MutationBuilder builder;
+  for (int i = 0; i < kNames; ++i) put(builder, i, 1);
+  driver.checkpoint();
+  for (int i = 0; i < kNames; ++i) {
+    if (i != kDamaged) put(builder, i, 2);
+  }
+  driver.close(false);
+  const std::string path = driver.options().directory + "/shard/00/data.mdb";
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(file)), {});
+  int damaged = 0;  // in freed pages, too
+  for (size_t at = 0; (at = bytes.find("object-101m", at)) != std::string::npos; ++at) {
+    file.clear();
+    file.seekp(static_cast<std::streamoff>(at / 4096 * 4096));
+    file.write(std::string(64, '\xff').data(), 64);
+    ++damaged;
+  }
+  ASSERT_GT(damaged, 0);
+  file.close();
+  driver.options().overlay_bytes_max = 64 * 1024;
+  for (int round = 0; round < 2; ++round) {
+    const auto opened = driver.open();
+    ASSERT_TRUE(opened.has_value()) << opened.error().detail;
+    EXPECT_FALSE(driver.engine().healthy());
+    for (int i = 0; i < kNames; ++i) {
+      const auto record = driver.core().shard(0).get_now({Table::kCurrent, 1, name_of(i)});
+      if (i == kDamaged) {
+        ASSERT_FALSE(record.has_value());
+        EXPECT_EQ(record.error().code, Code::kCorrupt);
+      } else {
+        ASSERT_TRUE(record.has_value()) << i;
+        EXPECT_EQ(record->view().size, 2u) << i;
+      }
+    }
+    EXPECT_EQ(driver.put(0, {Table::kCurrent, 1, "new"}, {}).error().code, Code::kReadOnly);
+    driver.close(round == 0);
+  }
+}
+
 // A start does not wait for the index: what the log has is served from the overlays, and a crash
 // before the first checkpoint finds the logs of two epochs.
 TEST(Engine, TheFirstCheckpointComesAfterTheStart) {
