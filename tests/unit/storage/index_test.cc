@@ -261,7 +261,13 @@ TEST(Index, LargeCheckpointIsSplit) {
     overlay.put(key, encoder.encode(key, i, *(*batch)->mutations()->Get(0)->record(), {}, {}));
   }
   const LogPosition position{.epoch = 1, .lsn = 5};
-  ASSERT_TRUE(checkpoint_overlay(*index, overlay, &position, totals));
+  OverlayCheckpoint checkpoint(*index, overlay, &position, totals);
+  for (bool last = false; !last;) {
+    EXPECT_LE(totals.of(1).objects, static_cast<int64_t>(kCheckpointEntriesPerPart));
+    const auto written = checkpoint.write_part();
+    ASSERT_TRUE(written.has_value());
+    last = *written;
+  }
   ASSERT_TRUE(index->reload());
   EXPECT_EQ(index->applied().lsn, 5u);
   EXPECT_EQ(index->space_sums().at(1).objects, static_cast<int64_t>(kCheckpointEntriesPerPart + 5));
