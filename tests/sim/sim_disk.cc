@@ -527,6 +527,11 @@ void SimDisk::land_late(const Inode* all_of) {
   }
 }
 
+void SimDisk::land_late_writes() {
+  for (const LateWrite& write : late_) land(write.inode, write.change);
+  late_.clear();
+}
+
 void SimDisk::restart() {
   BASALT_CHECK(dead_);
   dead_ = false;

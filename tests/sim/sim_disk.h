@@ -89,6 +89,10 @@ class SimDisk final : public storage::Disk {
   // As after a clean end of the process: nothing is lost, nothing is open.
   void close_all();
 
+  // Of what a kill left under way some is not on the disk yet; now it is.
+  bool writes_come_late() const { return !late_.empty(); }
+  void land_late_writes();
+
   bool failed_write() const { return failed_write_; }  // an error was injected since restart()
   uint64_t injected_read_errors() const { return read_errors_; }
   uint64_t used_bytes() const;

@@ -760,6 +760,12 @@ Outcome World::run() {
     if (failed()) break;
     attach();
     verify();
+    if (!failed() && disk_->writes_come_late() && chance_.happens(0.5)) {
+      // Killed again before it could change much. What was under way at the first kill has come.
+      disk_->land_late_writes();
+      end_by_crash(false);
+      continue;
+    }
     if (!failed()) load_control();
     if (failed()) break;
     const bool kill = chance_.happens(0.2);  // while something is on its way to the disk
