@@ -36,6 +36,14 @@ uint32_t new_generation(Random& random, uint32_t old) {
   }
 }
 
+// A segment of no epoch is a spare that was never written to (keep_spares).
+bool was_used(const SegmentEntry* entry) { return entry->epoch != 0; }
+
+// What was used is taken first, from the back: it needs no zeros ahead of the log.
+void add_raw(std::vector<SegmentEntry*>& raw, SegmentEntry* entry) {
+  raw.insert(was_used(entry) ? raw.end() : raw.begin(), entry);
+}
+
 // Where the first block lies that was never written: the file system converts unwritten extents at
 // the first write, so it knows. Everything before may be written with one flush.
 uint64_t first_hole(const UniqueFd& fd, uint64_t size) {
@@ -225,15 +233,15 @@ Result<SegmentEntry*> LocalFiles::raw_segment(FileKind kind, UniqueFd& fd) {
     if (!raw.empty()) {
       entry = raw.back();
       raw.pop_back();
-      ++segments_reused_;
+      segments_reused_ += was_used(entry);
     }
   }
   if (entry == nullptr) return create_segment(kind, fd);
   auto file = open_direct(path_of(kind, entry->number), O_RDWR);
   if (!file) {
     const std::unique_lock lock(mutex_);
-    (kind == FileKind::kLog ? raw_log_ : raw_bulk_).push_back(entry);
-    --segments_reused_;
+    add_raw(kind == FileKind::kLog ? raw_log_ : raw_bulk_, entry);
+    segments_reused_ -= was_used(entry);
     return std::unexpected(file.error());
   }
   fd = std::move(*file);
@@ -334,9 +342,18 @@ bool LocalFiles::reclaim_segments() {
                                                     : superblock_.bulk_segment_bytes;
       entry->live.store(0, std::memory_order_relaxed);
       size_t spares = entry->kind == FileKind::kLog ? spare_log_segments() : kSpareSegmentsMax;
-      if (raw.size() < spares && entry->size_bytes == size && entry->generation != 0) {
+      const bool fits = entry->size_bytes == size && entry->generation != 0;
+      if (fits && raw.size() >= spares && was_used(entry.get())) {
+        // In the place of a spare that was never used.
+        if (SegmentEntry* unused = raw.front(); !was_used(unused)) {
+          unused->state = SegmentEntry::State::kGone;
+          surplus.push_back(unused);
+          raw.erase(raw.begin());
+        }
+      }
+      if (fits && raw.size() < spares) {
         entry->state = SegmentEntry::State::kRaw;
-        raw.push_back(entry.get());
+        add_raw(raw, entry.get());
       } else {
         entry->state = SegmentEntry::State::kGone;
         surplus.push_back(entry.get());
@@ -375,7 +392,7 @@ bool LocalFiles::keep_spares() {
   Status written = write_header(spare, fd, true);
   std::unique_lock lock(mutex_);
   if (written) {
-    raw_log_.push_back(&spare);
+    add_raw(raw_log_, &spare);
     return true;
   }
   spare.state = SegmentEntry::State::kGone;
