@@ -52,7 +52,7 @@ shards = 4
 log_segment_bytes = "4MiB"
 bulk_segment_bytes = "4MiB"
 own_file_bytes_min = "1MiB"
-checkpoint_interval_ms = 4000
+checkpoint_interval_ms = 8000
 gc_sealed_age_ms = 200
 gc_interval_ms = 1200
 """

@@ -170,6 +170,7 @@ TEST_P(LaneTest, EmptySegmentsAreRecycledAndSurplusUnlinked) {
   for (int i = 0; i < 100; ++i) append(300, 100'000);
   ASSERT_TRUE(finish());
   for (auto& record : records) EXPECT_TRUE(record.append.result);
+  EXPECT_GE(files->space_use().segments_reused, 2u) << "spares that were never used came first";
 }
 
 TEST_P(LaneTest, RefusesWhatCannotBe) {
