@@ -42,6 +42,9 @@ class Task {
   bool done_ = false;
 };
 
+// What is under way ends within so many turns, or never.
+constexpr size_t kTurnsToEndMax = 50'000;
+
 enum class Profile : uint8_t { kCrash, kWriteErrors, kBadSectors, kFullDisk, kCount };
 
 // How often what happens; drawn anew for each run, so that runs differ in kind and not only in
